@@ -1,0 +1,78 @@
+"""Jobs: their identity, their states, and what a result is derived from. Values only, no I/O.
+
+States map to UPS states (PS3.4 Table CC.1.1-1): queued = SCHEDULED, running and delivering = IN PROGRESS,
+completed and unsuitable = COMPLETED, failed, cancelled and superseded = CANCELED.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+# from state → states it may change to. A job never leaves a state by any other way.
+TRANSITIONS: dict[str, frozenset[str]] = {
+    "queued": frozenset({"running", "unsuitable", "failed", "cancelled", "superseded"}),
+    "running": frozenset({"queued", "delivering", "unsuitable", "failed", "cancelled", "superseded"}),
+    "delivering": frozenset({"completed", "failed", "cancelled", "superseded"}),
+    "completed": frozenset({"superseded"}),
+    "unsuitable": frozenset({"queued", "superseded"}),
+    "failed": frozenset({"queued", "superseded"}),
+    "cancelled": frozenset({"queued", "superseded"}),
+    "superseded": frozenset(),
+}
+STATES = tuple(TRANSITIONS)
+NAMESPACE = uuid.UUID("6f3a2f0e-52c5-5d6e-9d42-1914c0de1914")  # of all UUIDv5 this project derives
+
+
+def derived_uid(*parts: object) -> str:
+    """Return the DICOM UID `2.25.` + UUIDv5 of the parts (PS3.5 Annex B.2); equal parts, equal UID."""
+    return f"2.25.{uuid.uuid5(NAMESPACE, json.dumps(parts, separators=(',', ':'))).int}"
+
+
+def input_set_digest(instances: Iterable[tuple[str, str]]) -> str:
+    """Return the SHA-256 of the sorted (SOP Instance UID, content digest) pairs."""
+    text = json.dumps(sorted(instances), separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def job_id(input_set: str, package_digest: str) -> str:
+    """Return the UUIDv5 that names the job of this input set and package digest."""
+    return str(uuid.uuid5(NAMESPACE, f"{input_set}|{package_digest}"))
+
+
+@dataclass(frozen=True)
+class ResultContext:
+    """All that a result object says of its making, apart from images and findings."""
+
+    appliance_name: str  # Institution Name is the source's; this one names the device
+    appliance_uid: str  # tells appliances apart; Device UID and serial number
+    software_version: str  # of Petite Curie
+    job_id: str
+    package: str  # e.g. "brain-structures"
+    package_version: str
+    package_digest: str  # SHA-256 of the package's canonical manifest
+    title: str  # Series Description begins with it
+    engine: str  # rung of the ladder that ran, e.g. "openvino"
+    precision: str  # e.g. "f32"
+    made_at: datetime  # fixed when results are first made: content date and time of every object
+    writer_version: int = 1  # of segmentation.py and report.py; new bytes need a new number
+    report_settings: str = ""  # whatever else of the settings changes bytes
+    supersedes: tuple[str, ...] = ()  # SOP Instance UIDs of results that these replace
+    not_for_clinical_use: bool = True
+
+    def uid(self, role: str, ordinal: int = 0) -> str:
+        """Return the UID of the object or tracked finding `role`, always the same for this context."""
+        return derived_uid(
+            self.appliance_uid,
+            self.job_id,
+            self.writer_version,
+            self.report_settings,
+            self.engine,
+            self.precision,
+            role,
+            ordinal,
+        )

@@ -1,0 +1,1 @@
+"""Everything that speaks DICOM, on the wire or in a file."""

@@ -1,0 +1,1 @@
+"""Everything that computes on voxels: packages, engines, inference, measurement."""

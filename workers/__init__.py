@@ -1,0 +1,1 @@
+"""The processes that join receiver, models and delivery into one straight line."""
