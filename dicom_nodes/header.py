@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from pydicom import Dataset, dcmread
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
+from pydicom.errors import InvalidDicomError
 
 from appliance.errors import InstanceRefused
 from appliance.study import FrameGeometry
@@ -31,7 +32,7 @@ MOST_VALUES = 32  # of one attribute
 SHORT_TEXT = {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "PN", "SH", "TM", "UI", "UC"}
 READ_ERRORS = (
     ValueError, TypeError, KeyError, IndexError, EOFError, OSError, AttributeError, NotImplementedError,
-    struct.error,
+    struct.error, InvalidDicomError,
 )  # fmt: skip  # all that pydicom was seen to raise for broken files
 
 PER_FRAME, SHARED = 0x52009230, 0x52009229
@@ -76,10 +77,12 @@ def _refuse_deflated(file: BinaryIO) -> None:
 
 
 def _refuse_cut(ds: Dataset) -> None:
+    if SOP_INSTANCE_UID not in ds:
+        raise _unreadable("the file has no SOP Instance UID")
     for raw in ds.values():  # as received and in the file's order, unlike elements()
-        value = raw.value
-        if type(value) is bytes and len(value) < raw.length != UNDEFINED and raw.tag < PIXELS:
-            raise _unreadable(f"the file is cut inside element {raw.tag}")
+        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and raw.tag < PIXELS:
+            if len(raw.value) < raw.length != UNDEFINED:
+                raise _unreadable(f"the file is cut inside element {raw.tag}")
 
 
 def _unreadable(sentence: str) -> InstanceRefused:
