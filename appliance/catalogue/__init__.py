@@ -1,0 +1,9 @@
+"""The catalogue: the one truth about studies, jobs and results. Only home of SQL.
+
+Tables in `tables`, connections in `connection`, named queries by noun: `receiving`, `routing`, `jobs`,
+`outbox`, `processes`, `overview`. Each write is one short BEGIN IMMEDIATE transaction with no I/O inside.
+"""
+
+from appliance.catalogue.connection import Catalogue, open_catalogue
+
+__all__ = ["Catalogue", "open_catalogue"]

@@ -1,0 +1,114 @@
+"""Connections to the catalogue: SQLite (WAL, synchronous FULL) or PostgreSQL by URL. It must never retry silently.
+
+Every process opens its own after it started. `write()` is BEGIN IMMEDIATE on SQLite, so that two writers queue
+instead of failing at commit.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+
+from appliance.errors import Missing, SettingsError
+
+HEAD = "0001"  # the migration this version of the code needs
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Catalogue:
+    """One process's way into the database."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            self.engine = _engine(url)
+        except (exc.ArgumentError, ModuleNotFoundError) as error:
+            raise SettingsError(f"catalogue.url = {url!r} is not allowed: {error}") from None
+        self._writing = self.engine.execution_options(curie_write=True)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open one transaction that commits at the end of the block, or rolls back on any error."""
+        with self._writing.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a consistent view."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    def version(self) -> str | None:
+        """Return the schema version of the database, or None when it is empty."""
+        try:
+            with self.read() as connection:
+                return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        except (exc.OperationalError, exc.ProgrammingError):
+            return None
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version of the code. Raises SettingsError on a newer schema."""
+        found = self.version()
+        if found == HEAD:
+            return
+        if found is not None and found > HEAD:
+            raise SettingsError(
+                f"the catalogue has schema {found}, this version of curie knows {HEAD}: install the newer version"
+            )
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["engine"] = self.engine
+        command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": 20})
+    event.listen(engine, "connect", _sqlite_pragmas)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine
+
+
+def _sqlite_pragmas(connection: Any, record: object) -> None:  # noqa: ARG001
+    connection.isolation_level = None  # transactions are begun by _sqlite_begin
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=20000", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    writing = connection.get_execution_options().get("curie_write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+def open_catalogue(url: str, data_dir: Path) -> Catalogue:
+    """Open the catalogue and bring its schema up to date. Raises SettingsError or Missing with the next step."""
+    data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
+    catalogue = Catalogue(url)
+    try:
+        with open(data_dir / "catalogue.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            catalogue.upgrade()
+    except exc.OperationalError as error:
+        where = catalogue.engine.url.render_as_string(hide_password=True)
+        cause = str(error.orig).splitlines()[0]
+        raise Missing(f"the catalogue {where} does not answer: {cause}. Check catalogue.url") from None
+    return catalogue
+
+
+def now() -> datetime:
+    """Return the present moment, aware, in UTC."""
+    return datetime.now(UTC)

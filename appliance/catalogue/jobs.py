@@ -1,0 +1,290 @@
+"""Queries of jobs: claim, heartbeat, fenced commit, reconcile. Every write names the fencing token it holds.
+
+A claim gives the next token; whoever holds an older one finds no row to change and throws its work away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, and_, insert, or_, select, update
+
+from appliance.catalogue import events
+from appliance.catalogue.tables import instance, job, job_destination, job_input, outbox, result
+from appliance.errors import Missing, SettingsError
+
+MAX_ATTEMPTS = 3  # deaths of a worker under the same job
+MAX_ERRORS = 3  # errors of an engine that may pass
+LEASE_S = 30.0
+
+
+class Fenced(Exception):
+    """Another worker holds the job now; the work done under the old token is thrown away."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claimed job: what to run, and the token to run it under."""
+
+    id: str
+    token: int
+    study_instance_uid: str
+    series_instance_uid: str
+    package: str
+    package_version: str
+    package_digest: str
+    created_at: datetime
+    attempts: int
+    supersedes: str | None
+
+
+@dataclass(frozen=True)
+class NewResult:
+    """One object made by a job, its file already durable."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    series_instance_uid: str
+    role: str
+    path: str  # relative to the results folder
+    sha256: str
+    bytes: int
+
+
+def _claimable(now: datetime) -> Any:
+    expired = and_(job.c.state == "running", job.c.lease_until < now)
+    return and_(or_(and_(job.c.state == "queued", job.c.due_at <= now), expired), job.c.attempts < MAX_ATTEMPTS)
+
+
+def claim(connection: Connection, worker: str, now: datetime) -> Claim | None:
+    """Claim the most urgent due job: queued, or running under an expired lease. None when there is none."""
+    first = (
+        select(job.c.id).where(_claimable(now)).order_by(job.c.priority, job.c.created_at).limit(1)
+    ).scalar_subquery()
+    row = connection.execute(
+        update(job)
+        .where(job.c.id == first, _claimable(now))
+        .values(
+            state="running",
+            attempts=job.c.attempts + 1,
+            token=job.c.token + 1,
+            lease_until=now + timedelta(seconds=LEASE_S),
+            worker=worker,
+            started_at=now,
+            reason="",
+        )
+        .returning(
+            job.c.id,
+            job.c.token,
+            job.c.study_instance_uid,
+            job.c.series_instance_uid,
+            job.c.package,
+            job.c.package_version,
+            job.c.package_digest,
+            job.c.created_at,
+            job.c.attempts,
+            job.c.supersedes,
+        )
+    ).one_or_none()
+    if row is None:
+        return None
+    got = Claim(*row)
+    events.record(connection, "job_started", study=got.study_instance_uid, job=got.id, token=got.token, worker=worker)
+    return got
+
+
+def heartbeat(connection: Connection, held: Claim, now: datetime) -> bool:
+    """Renew the lease; False when the job is no longer ours (fenced, cancelled or superseded)."""
+    done = connection.execute(update(job).where(*_held(held)).values(lease_until=now + timedelta(seconds=LEASE_S)))
+    return bool(done.rowcount)
+
+
+def _held(held: Claim) -> tuple[Any, ...]:
+    return (job.c.id == held.id, job.c.token == held.token, job.c.state == "running")
+
+
+def input_paths(connection: Connection, job_id: str) -> list[str]:
+    """Return the spool paths of the job's input set, relative to the spool."""
+    rows = connection.execute(
+        select(instance.c.path)
+        .join(job_input, job_input.c.instance_id == instance.c.id)
+        .where(job_input.c.job_id == job_id)
+        .order_by(instance.c.sop_instance_uid)
+    )
+    return list(rows.scalars())
+
+
+def results_of(connection: Connection, job_id: str) -> list[str]:
+    """Return the SOP Instance UIDs of a job's results."""
+    rows = connection.execute(
+        select(result.c.sop_instance_uid).where(result.c.job_id == job_id).order_by(result.c.sop_instance_uid)
+    )
+    return list(rows.scalars())
+
+
+def commit_results(
+    connection: Connection,
+    held: Claim,
+    results: Sequence[NewResult],
+    accepted: dict[str, tuple[str, ...]],
+    record: dict[str, Any],
+    now: datetime,
+) -> None:
+    """Write job, results and outbox in one transaction. Raises Fenced when the token is not the newest.
+
+    `accepted`: destination name → roles it takes. `record`: engine, timings and findings of the job row.
+    """
+    wanted = connection.execute(
+        select(job_destination.c.destination).where(job_destination.c.job_id == held.id)
+    ).scalars()
+    rows = [
+        (one.sop_instance_uid, name) for name in wanted.all() for one in results if one.role in accepted.get(name, ())
+    ]
+    state = "delivering" if rows else "completed"
+    done = connection.execute(
+        update(job)
+        .where(*_held(held))
+        .values(state=state, finished_at=None if rows else now, lease_until=None, **record)
+    )
+    if done.rowcount != 1:
+        raise Fenced(held.id)
+    connection.execute(insert(result), [{**asdict(one), "job_id": held.id, "created_at": now} for one in results])
+    if rows:
+        connection.execute(
+            insert(outbox),
+            [
+                {
+                    "sop_instance_uid": uid,
+                    "job_id": held.id,
+                    "destination": name,
+                    "state": "waiting",
+                    "due_at": now,
+                }
+                for uid, name in rows
+            ],
+        )
+    _supersede_delivered(connection, held, now)
+    events.record(connection, "results_written", study=held.study_instance_uid, job=held.id, results=len(results))
+
+
+def _supersede_delivered(connection: Connection, held: Claim, now: datetime) -> None:
+    if held.supersedes is None:
+        return
+    done = connection.execute(
+        update(job)
+        .where(job.c.id == held.supersedes, job.c.state != "superseded")
+        .values(state="superseded", reason="a newer result replaces this one", finished_at=now)
+    )
+    if done.rowcount:
+        events.record(connection, "job_superseded", study=held.study_instance_uid, job=held.supersedes)
+
+
+def finish(connection: Connection, held: Claim, state: str, reason: str, now: datetime) -> None:
+    """End a job as unsuitable or failed. Raises Fenced."""
+    done = connection.execute(
+        update(job).where(*_held(held)).values(state=state, reason=reason, finished_at=now, lease_until=None)
+    )
+    if done.rowcount != 1:
+        raise Fenced(held.id)
+    events.record(connection, f"job_{state}", study=held.study_instance_uid, job=held.id, reason=reason)
+
+
+def put_back(connection: Connection, held: Claim, cause: str, due_at: datetime, *, counts: bool) -> str:
+    """Queue a job again after an error that may pass; fails it after MAX_ERRORS. Returns the new state.
+
+    `counts` is False when the worker stops by order: that is nobody's fault.
+    """
+    row = connection.execute(
+        update(job)
+        .where(*_held(held))
+        .values(
+            state="queued",
+            due_at=due_at,
+            lease_until=None,
+            reason=cause,
+            attempts=job.c.attempts - 1,
+            errors=job.c.errors + int(counts),
+        )
+        .returning(job.c.errors)
+    ).one_or_none()
+    if row is None:
+        return "fenced"
+    events.record(connection, "job_put_back", study=held.study_instance_uid, job=held.id, cause=cause)
+    if row.errors < MAX_ERRORS:
+        return "queued"
+    reason = f"failed {row.errors} times, last: {cause}"
+    connection.execute(update(job).where(job.c.id == held.id).values(state="failed", reason=reason, finished_at=due_at))
+    events.record(connection, "job_failed", study=held.study_instance_uid, job=held.id, reason=reason)
+    return "failed"
+
+
+def _exhausted(now: datetime) -> tuple[Any, ...]:
+    return (job.c.state == "running", job.c.lease_until < now, job.c.attempts >= MAX_ATTEMPTS)
+
+
+def any_exhausted(connection: Connection, now: datetime) -> bool:
+    """Return whether a job is to be failed by `fail_exhausted`."""
+    return connection.execute(select(job.c.id).where(*_exhausted(now)).limit(1)).first() is not None
+
+
+def fail_exhausted(connection: Connection, now: datetime) -> list[str]:
+    """Fail the running jobs whose worker died MAX_ATTEMPTS times. Returns their ids."""
+    reason = f"the worker died {MAX_ATTEMPTS} times under this job; see its events, then `curie jobs retry`"
+    rows = connection.execute(
+        update(job)
+        .where(*_exhausted(now))
+        .values(state="failed", reason=reason, finished_at=now, lease_until=None)
+        .returning(job.c.id, job.c.study_instance_uid)
+    ).all()
+    for row in rows:
+        events.record(connection, "job_failed", study=row.study_instance_uid, job=row.id, reason=reason)
+    return [row.id for row in rows]
+
+
+def due_count(connection: Connection, now: datetime) -> int:
+    """Return how many jobs a worker could claim now."""
+    return len(connection.execute(select(job.c.id).where(_claimable(now)).limit(100)).all())
+
+
+def retry(connection: Connection, job_id: str, now: datetime) -> str:
+    """Queue a failed, unsuitable or cancelled job again, or its rejected deliveries. Returns the new state."""
+    row = _row(connection, job_id)
+    if row.state not in ("failed", "unsuitable", "cancelled"):
+        raise SettingsError(f"job {job_id} is {row.state}; only failed, unsuitable or cancelled jobs can be retried")
+    has_results = bool(results_of(connection, job_id))
+    state = "delivering" if has_results else "queued"
+    connection.execute(
+        update(job)
+        .where(job.c.id == job_id)
+        .values(state=state, reason="", attempts=0, errors=0, due_at=now, finished_at=None)
+    )
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.job_id == job_id, outbox.c.state == "rejected")
+        .values(state="waiting", due_at=now, tries=0, answer="")
+    )
+    events.record(connection, "job_retried", study=row.study_instance_uid, job=job_id)
+    return state
+
+
+def cancel(connection: Connection, job_id: str, now: datetime) -> None:
+    """Cancel a job that has no results yet; a running one is stopped at its next heartbeat."""
+    row = _row(connection, job_id)
+    done = connection.execute(
+        update(job)
+        .where(job.c.id == job_id, job.c.state.in_(("queued", "running")))
+        .values(state="cancelled", reason="cancelled by an operator", finished_at=now, token=job.c.token + 1)
+    )
+    if done.rowcount != 1:
+        raise SettingsError(f"job {job_id} is {row.state}; only queued or running jobs can be cancelled")
+    events.record(connection, "job_cancelled", study=row.study_instance_uid, job=job_id)
+
+
+def _row(connection: Connection, job_id: str) -> Any:
+    row = connection.execute(select(job).where(job.c.id == job_id)).one_or_none()
+    if row is None:
+        raise Missing(f"there is no job {job_id}; `curie jobs list` shows them")
+    return row

@@ -1,0 +1,179 @@
+"""Queries of delivery: what waits, what was sent, what the destination vouches for.
+
+A row is in one state: waiting → delivered → committed, or rejected. The bytes are those of the results folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from appliance.catalogue import events
+from appliance.catalogue.tables import commitment_report, job, outbox, result
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """One result on its way to one destination."""
+
+    id: int
+    job_id: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    path: str
+    sha256: str
+    destination: str
+    state: str
+    tries: int
+    transaction_uid: str | None
+
+
+def _parcels(connection: Connection, *where: Any) -> list[Parcel]:
+    rows = connection.execute(
+        select(
+            outbox.c.id,
+            outbox.c.job_id,
+            outbox.c.sop_instance_uid,
+            result.c.sop_class_uid,
+            result.c.path,
+            result.c.sha256,
+            outbox.c.destination,
+            outbox.c.state,
+            outbox.c.tries,
+            outbox.c.transaction_uid,
+        )
+        .join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
+        .where(*where)
+        .order_by(outbox.c.id)
+    ).all()
+    return [Parcel(*row) for row in rows]
+
+
+def due(connection: Connection, now: datetime, state: str = "waiting") -> list[Parcel]:
+    """Return the parcels in this state that are due, oldest first."""
+    return _parcels(connection, outbox.c.state == state, outbox.c.due_at <= now)
+
+
+def of_transaction(connection: Connection, transaction_uid: str) -> list[Parcel]:
+    """Return the delivered parcels of one storage commitment request."""
+    return _parcels(connection, outbox.c.transaction_uid == transaction_uid, outbox.c.state == "delivered")
+
+
+def delivered(connection: Connection, parcel: Parcel, answer: str, next_ask: datetime, now: datetime) -> None:
+    """Record that the destination took the object; `next_ask` is when to ask for commitment."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.id == parcel.id, outbox.c.state == "waiting")
+        .values(state="delivered", answer=answer, delivered_at=now, due_at=next_ask, tries=0)
+    )
+    events.record(connection, "result_delivered", job=parcel.job_id, to=parcel.destination)
+
+
+def put_off(connection: Connection, parcel: Parcel, answer: str, due_at: datetime) -> None:
+    """Record a try in vain; the parcel stays in its state and is due again later."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.id == parcel.id, outbox.c.state == parcel.state)
+        .values(tries=outbox.c.tries + 1, answer=answer, due_at=due_at)
+    )
+
+
+def rejected(connection: Connection, parcel: Parcel, answer: str, now: datetime) -> None:
+    """Record a refusal that will not change by itself; the job fails with it."""
+    connection.execute(update(outbox).where(outbox.c.id == parcel.id).values(state="rejected", answer=answer))
+    connection.execute(
+        update(job)
+        .where(job.c.id == parcel.job_id, job.c.state == "delivering")
+        .values(state="failed", reason=f"{parcel.destination}: {answer}", finished_at=now)
+    )
+    events.record(connection, "result_rejected", job=parcel.job_id, to=parcel.destination, answer=answer)
+
+
+def commitment_asked(
+    connection: Connection, parcels: Sequence[Parcel], transaction_uid: str, next_ask: datetime
+) -> None:
+    """Record that commitment of these parcels was asked for, before the request leaves."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.id.in_([parcel.id for parcel in parcels]), outbox.c.state == "delivered")
+        .values(transaction_uid=transaction_uid, due_at=next_ask, tries=outbox.c.tries + 1)
+    )
+
+
+def committed(connection: Connection, parcel: Parcel, now: datetime) -> None:
+    """Record that the destination vouches for the object."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.id == parcel.id, outbox.c.state == "delivered")
+        .values(state="committed", committed_at=now, answer="committed")
+    )
+    events.record(connection, "result_committed", job=parcel.job_id, to=parcel.destination)
+
+
+def send_again(connection: Connection, parcel: Parcel, answer: str, due_at: datetime) -> None:
+    """Put a delivered parcel back to waiting: the destination says it does not hold it."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.id == parcel.id, outbox.c.state == "delivered")
+        .values(state="waiting", answer=answer, due_at=due_at, tries=outbox.c.tries + 1, transaction_uid=None)
+    )
+
+
+def any_delivering(connection: Connection) -> bool:
+    """Return whether a job waits for its deliveries."""
+    return connection.execute(select(job.c.id).where(job.c.state == "delivering").limit(1)).first() is not None
+
+
+def complete_jobs(connection: Connection, commits: frozenset[str], now: datetime) -> list[str]:
+    """Complete the delivering jobs whose parcels are all at their end. `commits`: destinations that commit."""
+    open_jobs = connection.execute(select(job.c.id, job.c.study_instance_uid).where(job.c.state == "delivering")).all()
+    done = []
+    for row in open_jobs:
+        states = connection.execute(select(outbox.c.state, outbox.c.destination).where(outbox.c.job_id == row.id)).all()
+        if all(s.state == ("committed" if s.destination in commits else "delivered") for s in states):
+            connection.execute(update(job).where(job.c.id == row.id).values(state="completed", finished_at=now))
+            events.record(connection, "job_completed", study=row.study_instance_uid, job=row.id)
+            done.append(row.id)
+    return done
+
+
+def add_report(
+    connection: Connection,
+    transaction_uid: str,
+    ae_title: str,
+    stored: Sequence[tuple[str, str]],
+    failed: Sequence[tuple[str, str, int]],
+    now: datetime,
+) -> None:
+    """Keep a storage commitment report (PS3.4 Annex J.3.3) until delivery reads it."""
+    connection.execute(
+        insert(commitment_report).values(
+            transaction_uid=transaction_uid,
+            ae_title=ae_title,
+            received_at=now,
+            stored=[list(item) for item in stored],
+            failed=[list(item) for item in failed],
+        )
+    )
+
+
+def unread_reports(connection: Connection) -> list[Any]:
+    """Return the storage commitment reports that delivery has not read."""
+    query = select(commitment_report).where(commitment_report.c.read == 0).order_by(commitment_report.c.id)
+    return list(connection.execute(query).all())
+
+
+def mark_read(connection: Connection, report_id: int) -> None:
+    """Record that a report has been judged."""
+    connection.execute(update(commitment_report).where(commitment_report.c.id == report_id).values(read=1))
+
+
+def counts(connection: Connection) -> dict[str, int]:
+    """Return how many parcels are in each state."""
+    rows = connection.execute(select(outbox.c.state, func.count()).group_by(outbox.c.state)).all()
+    found = {state: int(number) for state, number in rows}
+    return {state: found.get(state, 0) for state in ("waiting", "delivered", "committed", "rejected")}

@@ -1,0 +1,278 @@
+"""Queries that people ask: status, studies, jobs, and why a study has the outcome it has. They change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, or_, select
+
+from appliance.catalogue import events
+from appliance.catalogue.outbox import counts as outbox_counts
+from appliance.catalogue.tables import instance, job, outbox, outcome, result, study
+from appliance.errors import Missing
+
+# what `curie explain` calls a job's state
+OUTCOMES = {"queued": "pending", "running": "pending", "delivering": "pending"}
+ORDER = (
+    "waiting",
+    "rejected",
+    "delivered",
+    "committed",
+)  # the least advanced destination speaks for a result
+JOB_STATES = (
+    "queued",
+    "running",
+    "delivering",
+    "completed",
+    "unsuitable",
+    "failed",
+    "cancelled",
+    "superseded",
+)
+
+
+def status(connection: Connection) -> dict[str, Any]:
+    """Return the counts of studies, jobs and outbox."""
+    return {
+        "studies": _count_by(connection, study.c.state, ("receiving", "complete")),
+        "jobs": _count_by(connection, job.c.state, JOB_STATES),
+        "outbox": outbox_counts(connection),
+        "instances": _count_by(
+            connection,
+            instance.c.state,
+            ("current", "replaced", "conflict", "result", "document", "unreadable"),
+        ),
+    }
+
+
+def _count_by(connection: Connection, column: Any, states: Iterable[str]) -> dict[str, int]:
+    rows = connection.execute(select(column, func.count()).group_by(column)).all()
+    found = {state: int(number) for state, number in rows}
+    return {state: found.get(state, 0) for state in states}
+
+
+def iso(at: datetime | None) -> str | None:
+    """Return a moment as ISO 8601 with zone, or None."""
+    return at.isoformat(timespec="milliseconds") if at else None
+
+
+def studies(connection: Connection, limit: int = 100) -> list[dict[str, Any]]:
+    """Return the latest studies, newest first."""
+    images = (
+        select(func.count())
+        .where(instance.c.study_instance_uid == study.c.study_instance_uid, instance.c.state == "current")
+        .scalar_subquery()
+    )
+    rows = connection.execute(
+        select(study, images.label("instances")).order_by(study.c.last_received_at.desc()).limit(limit)
+    ).all()
+    return [_study_record(row) for row in rows]
+
+
+def _study_record(row: Any) -> dict[str, Any]:
+    return {
+        "study_instance_uid": row.study_instance_uid,
+        "accession_number": row.accession_number,
+        "state": row.state,
+        "instances": row.instances,
+        "first_received_at": iso(row.first_received_at),
+        "last_received_at": iso(row.last_received_at),
+        "complete": {"at": iso(row.complete_at), "reason": row.complete_reason} if row.complete_at else None,
+    }
+
+
+def find_study(connection: Connection, key: str) -> str:
+    """Return the Study Instance UID for a UID or an Accession Number. Raises Missing."""
+    rows = connection.execute(
+        select(study.c.study_instance_uid).where(
+            or_(study.c.study_instance_uid == key, study.c.accession_number == key)
+        )
+    ).scalars()
+    found = list(rows)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise Missing(f"{len(found)} studies have this Accession Number; name one by its Study Instance UID")
+    raise Missing("no study has this Study Instance UID or Accession Number; `curie studies list` shows them")
+
+
+def explain(connection: Connection, study_uid: str) -> dict[str, Any]:
+    """Return everything that was decided about a study (CONTRACT: `curie explain STUDY --json`)."""
+    row = connection.execute(select(study).where(study.c.study_instance_uid == study_uid)).one()
+    images = connection.execute(
+        select(instance.c.state, func.count())
+        .where(instance.c.study_instance_uid == study_uid)
+        .group_by(instance.c.state)
+    ).all()
+    by_state = {state: int(number) for state, number in images}
+    decided = connection.execute(
+        select(outcome).where(outcome.c.study_instance_uid == study_uid).order_by(outcome.c.route)
+    ).all()
+    return {
+        "study_instance_uid": study_uid,
+        "accession_number": row.accession_number,
+        "state": row.state,
+        "complete": {"at": iso(row.complete_at), "reason": row.complete_reason} if row.complete_at else None,
+        "instances": by_state.get("current", 0),
+        "instances_by_state": by_state,
+        "outcomes": [_outcome(connection, one, row.last_received_at) for one in decided]
+        + _superseded(connection, study_uid, [one.job_id for one in decided], row.last_received_at),
+    }
+
+
+def _outcome(connection: Connection, decided: Any, last_received_at: datetime) -> dict[str, Any]:
+    head = {"route": decided.route, "package": decided.package, "version": decided.package_version}
+    if decided.job_id is None:
+        return {
+            **head,
+            "outcome": decided.outcome,
+            "reason": decided.reason,
+            "results": [],
+            "findings": [],
+            "timings": {},
+        }
+    return {**head, **_job_outcome(connection, decided.job_id, last_received_at)}
+
+
+def _superseded(
+    connection: Connection, study_uid: str, shown: list[str | None], last_received_at: datetime
+) -> list[dict[str, Any]]:
+    rows = connection.execute(
+        select(job.c.id, job.c.package, job.c.package_version)
+        .where(job.c.study_instance_uid == study_uid, job.c.state == "superseded")
+        .order_by(job.c.created_at)
+    ).all()
+    return [
+        {
+            "route": "",
+            "package": row.package,
+            "version": row.package_version,
+            **_job_outcome(connection, row.id, last_received_at),
+        }
+        for row in rows
+        if row.id not in shown
+    ]
+
+
+def _job_outcome(connection: Connection, job_id: str, last_received_at: datetime) -> dict[str, Any]:
+    row = connection.execute(select(job).where(job.c.id == job_id)).one()
+    state = OUTCOMES.get(row.state, row.state)
+    return {
+        "outcome": state,
+        "reason": "" if state in ("pending", "completed") else row.reason,
+        "job": row.id,
+        "state": row.state,
+        "engine": row.engine,
+        "series_instance_uid": row.series_instance_uid,
+        "results": results(connection, job_id),
+        "findings": row.findings,
+        "timings": _timings(connection, row, last_received_at),
+    }
+
+
+def results(connection: Connection, job_id: str) -> list[dict[str, Any]]:
+    """Return the results of a job with the state of the least advanced destination."""
+    rows = connection.execute(select(result).where(result.c.job_id == job_id).order_by(result.c.role)).all()
+    found = []
+    for row in rows:
+        sent = connection.execute(
+            select(outbox.c.state, outbox.c.destination, outbox.c.answer, outbox.c.tries).where(
+                outbox.c.sop_instance_uid == row.sop_instance_uid
+            )
+        ).all()
+        states = [one.state for one in sent]
+        found.append(
+            {
+                "sop_instance_uid": row.sop_instance_uid,
+                "sop_class_uid": row.sop_class_uid,
+                "series_instance_uid": row.series_instance_uid,
+                "role": row.role,
+                "sha256": row.sha256,
+                "bytes": row.bytes,
+                "path": row.path,
+                "state": next((state for state in ORDER if state in states), "waiting"),
+                "destinations": [dict(one._mapping) for one in sent],
+            }
+        )
+    return found
+
+
+def _timings(connection: Connection, row: Any, last_received_at: datetime) -> dict[str, float]:
+    """Return the seconds of each step, as far as the job has come."""
+    sent, vouched = connection.execute(
+        select(func.max(outbox.c.delivered_at), func.max(outbox.c.committed_at)).where(outbox.c.job_id == row.id)
+    ).one()
+    steps: dict[str, float] = {}
+    steps["complete_s"] = _seconds(last_received_at, row.created_at)
+    if row.started_at:
+        steps["wait_s"] = _seconds(row.created_at, row.started_at)
+    steps |= row.timings
+    written = next((e["at"] for e in events.of_job(connection, row.id) if e["kind"] == "results_written"), None)
+    if sent and written:
+        steps["delivery_s"] = _seconds(written, sent)
+        steps["total_s"] = _seconds(last_received_at, sent)
+    if sent and vouched:
+        steps["commitment_s"] = _seconds(sent, vouched)
+    return steps
+
+
+def _seconds(start: datetime, end: datetime) -> float:
+    return round(max(0.0, (end - start).total_seconds()), 3)
+
+
+def jobs(connection: Connection, state: str | None = None, limit: int = 100) -> list[dict[str, Any]]:
+    """Return the latest jobs, newest first."""
+    query = select(job).order_by(job.c.created_at.desc()).limit(limit)
+    if state:
+        query = query.where(job.c.state == state)
+    return [_job_record(row) for row in connection.execute(query).all()]
+
+
+def _job_record(row: Any) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "study_instance_uid": row.study_instance_uid,
+        "package": row.package,
+        "version": row.package_version,
+        "state": row.state,
+        "reason": row.reason,
+        "priority": "urgent" if row.priority == 0 else "routine",
+        "attempts": row.attempts,
+        "errors": row.errors,
+        "worker": row.worker,
+        "engine": row.engine,
+        "created_at": iso(row.created_at),
+        "started_at": iso(row.started_at),
+        "finished_at": iso(row.finished_at),
+    }
+
+
+def last_engine(connection: Connection, package: str, version: str) -> str:
+    """Return the engine and precision of the last job that this package version ran, "" when it never did."""
+    found = connection.execute(
+        select(job.c.engine)
+        .where(job.c.package == package, job.c.package_version == version, job.c.engine != "")
+        .order_by(job.c.started_at.desc())
+        .limit(1)
+    ).scalar()
+    return found or ""
+
+
+def job_record(connection: Connection, job_id: str) -> dict[str, Any]:
+    """Return one job with its results and events. Raises Missing."""
+    row = connection.execute(select(job).where(job.c.id == job_id)).one_or_none()
+    if row is None:
+        raise Missing(f"there is no job {job_id}; `curie jobs list` shows them")
+    happened = [
+        {"at": iso(one["at"]), "event": one["kind"], **one["detail"]} for one in events.of_job(connection, job_id)
+    ]
+    return {
+        **_job_record(row),
+        "series_instance_uid": row.series_instance_uid,
+        "timings": row.timings,
+        "findings": row.findings,
+        "results": results(connection, job_id),
+        "events": happened,
+    }

@@ -1,0 +1,238 @@
+"""Queries of routing: what a complete study looks like, and what was decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from appliance.catalogue import events
+from appliance.catalogue.tables import (
+    instance,
+    job,
+    job_destination,
+    job_input,
+    outcome,
+    result,
+    series,
+    study,
+)
+from appliance.job import input_set_digest, job_id
+from appliance.routing import RouteDecision
+from appliance.study import FrameGeometry, SeriesSummary, StudySummary
+
+
+@dataclass(frozen=True)
+class RoutedPackage:
+    """The route and the package version that a decision speaks of."""
+
+    route: str
+    package: str
+    version: str
+    digest: str
+    destinations: tuple[str, ...]
+    priority: int
+
+
+def studies_to_route(connection: Connection) -> list[str]:
+    """Return the complete studies that have not been routed since."""
+    rows = connection.execute(
+        select(study.c.study_instance_uid).where(study.c.state == "complete", study.c.routed == 0)
+    )
+    return list(rows.scalars())
+
+
+def study_summary(connection: Connection, study_uid: str) -> StudySummary:
+    """Return the study as routing sees it: current images only."""
+    rows = connection.execute(
+        select(instance).where(instance.c.study_instance_uid == study_uid).order_by(instance.c.id)
+    ).all()
+    images = [row for row in rows if row.state == "current"]
+    headers = connection.execute(select(series).where(series.c.study_instance_uid == study_uid)).all()
+    problem = _problem(rows)
+    found = tuple(_series(header, images) for header in headers)
+    return StudySummary(study_uid, tuple(one for one in found if one.instances), problem)
+
+
+def _problem(rows: Sequence[Any]) -> str:
+    images = [row for row in rows if row.state in ("current", "conflict")]
+    patients = {row.patient_key for row in images if row.state == "current"}
+    if len(patients) > 1:
+        return f"the study holds images of {len(patients)} patients; no result is made until the PACS corrects it"
+    conflicts = {row.sop_instance_uid for row in images if row.state == "conflict"}
+    if conflicts:
+        return (
+            f"other pixels arrived under the known UID of {len(conflicts)} image(s); they are set aside and "
+            "no result is made"
+        )
+    return ""
+
+
+def _series(header: Any, images: Sequence[Any]) -> SeriesSummary:
+    mine = [row for row in images if row.series_instance_uid == header.series_instance_uid]
+    return SeriesSummary(
+        series_instance_uid=header.series_instance_uid,
+        modality=header.modality,
+        sop_class_uids=frozenset(row.sop_class_uid for row in mine),
+        attributes=header.attributes,
+        geometry=tuple(geometry_from_row(plane) for row in mine for plane in row.geometry),
+        instances=tuple(sorted((row.sop_instance_uid, _content(row)) for row in mine)),
+    )
+
+
+def _content(row: Any) -> str:
+    return f"{row.header_digest}{row.pixel_digest}"
+
+
+def geometry_from_row(plane: dict[str, Any]) -> FrameGeometry:
+    """Return the FrameGeometry that a JSON column holds."""
+    values = dict(plane)
+    for key in ("position", "orientation", "pixel_spacing"):
+        if values.get(key) is not None:
+            values[key] = tuple(values[key])
+    return FrameGeometry(**values)
+
+
+def record_decision(
+    connection: Connection,
+    summary: StudySummary,
+    target: RoutedPackage,
+    decision: RouteDecision,
+    now: datetime,
+) -> str | None:
+    """Write the outcome of one route, and its job where there is one. Returns the id of a job that is new."""
+    new_id = None
+    identity = None
+    if decision.outcome == "job":
+        identity, new = _open_job(connection, summary, target, decision.series_instance_uid, now)
+        new_id = identity if new else None
+    key = (outcome.c.study_instance_uid == summary.study_instance_uid, outcome.c.route == target.route)
+    connection.execute(delete(outcome).where(*key))
+    connection.execute(
+        insert(outcome).values(
+            study_instance_uid=summary.study_instance_uid,
+            route=target.route,
+            package=target.package,
+            package_version=target.version,
+            outcome=decision.outcome,
+            reason=decision.reason,
+            job_id=identity,
+            decided_at=now,
+        )
+    )
+    if decision.outcome == "failed":
+        _withdraw(connection, summary.study_instance_uid, target.package, decision.reason, now)
+    return new_id
+
+
+def _withdraw(connection: Connection, study_uid: str, package: str, reason: str, now: datetime) -> None:
+    """End the waiting and running jobs of a study that turned out to contradict itself."""
+    done = connection.execute(
+        update(job)
+        .where(job.c.study_instance_uid == study_uid, job.c.package == package)
+        .where(job.c.state.in_(("queued", "running")))
+        .values(state="failed", reason=reason, finished_at=now, token=job.c.token + 1)
+        .returning(job.c.id)
+    )
+    for id in done.scalars().all():
+        events.record(connection, "job_failed", study=study_uid, job=id, reason=reason)
+
+
+def _open_job(
+    connection: Connection, summary: StudySummary, target: RoutedPackage, series_uid: str, now: datetime
+) -> tuple[str, bool]:
+    chosen = next(s for s in summary.series if s.series_instance_uid == series_uid)
+    digest = input_set_digest(chosen.instances)
+    identity = job_id(digest, target.digest)
+    known = connection.execute(select(job.c.id).where(job.c.id == identity)).first()
+    if known is None:
+        before = _supersede_waiting(connection, summary.study_instance_uid, target.package, now)
+        _insert_job(connection, summary, target, chosen, digest, identity, before, now)
+    for name in target.destinations:
+        present = connection.execute(
+            select(job_destination).where(job_destination.c.job_id == identity, job_destination.c.destination == name)
+        ).first()
+        if present is None:
+            connection.execute(insert(job_destination).values(job_id=identity, destination=name))
+    return identity, known is None
+
+
+def _supersede_waiting(connection: Connection, study_uid: str, package: str, now: datetime) -> str | None:
+    """Supersede this package's unfinished jobs on the study; return the job whose results the new one replaces."""
+    done = connection.execute(
+        update(job)
+        .where(job.c.study_instance_uid == study_uid, job.c.package == package)
+        .where(job.c.state.in_(("queued", "running")))
+        .values(state="superseded", reason="images arrived later", finished_at=now, token=job.c.token + 1)
+        .returning(job.c.id)
+    )
+    for id in done.scalars().all():
+        events.record(connection, "job_superseded", study=study_uid, job=id)
+    return connection.execute(
+        select(job.c.id)
+        .join(result, result.c.job_id == job.c.id)
+        .where(job.c.study_instance_uid == study_uid, job.c.package == package, job.c.state != "superseded")
+        .order_by(job.c.created_at.desc())
+        .limit(1)
+    ).scalar()
+
+
+def _insert_job(
+    connection: Connection,
+    summary: StudySummary,
+    target: RoutedPackage,
+    chosen: SeriesSummary,
+    digest: str,
+    identity: str,
+    supersedes: str | None,
+    now: datetime,
+) -> None:
+    connection.execute(
+        insert(job).values(
+            id=identity,
+            study_instance_uid=summary.study_instance_uid,
+            series_instance_uid=chosen.series_instance_uid,
+            package=target.package,
+            package_version=target.version,
+            package_digest=target.digest,
+            input_set=digest,
+            priority=target.priority,
+            state="queued",
+            due_at=now,
+            supersedes=supersedes,
+            created_at=now,
+            timings={},
+            findings=[],
+        )
+    )
+    rows = connection.execute(
+        select(instance.c.sop_instance_uid, instance.c.id).where(
+            instance.c.study_instance_uid == summary.study_instance_uid,
+            instance.c.series_instance_uid == chosen.series_instance_uid,
+            instance.c.state == "current",
+        )
+    ).all()
+    connection.execute(
+        insert(job_input),
+        [{"job_id": identity, "sop_instance_uid": r.sop_instance_uid, "instance_id": r.id} for r in rows],
+    )
+    events.record(
+        connection,
+        "job_queued",
+        study=summary.study_instance_uid,
+        job=identity,
+        package=target.package,
+        version=target.version,
+        inputs=len(rows),
+    )
+
+
+def mark_routed(connection: Connection, study_uid: str) -> None:
+    """Record that every route has decided about the study; a study that grew meanwhile stays to be routed."""
+    connection.execute(
+        update(study).where(study.c.study_instance_uid == study_uid, study.c.state == "complete").values(routed=1)
+    )
+    events.record(connection, "study_routed", study=study_uid)

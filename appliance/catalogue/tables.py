@@ -1,0 +1,219 @@
+"""All tables of the catalogue, by noun. It must never hold pixel data or a patient's name.
+
+Times are kept as seconds since 1970 (UTC) and come out as aware datetimes.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Dialect,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+
+class Moment(TypeDecorator[datetime]):
+    """An aware datetime, kept as a float of seconds since 1970 so that every database orders it alike."""
+
+    impl = Float(53)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> float | None:  # noqa: ARG002
+        return None if value is None else value.timestamp()
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else datetime.fromtimestamp(value, UTC)
+
+
+metadata = MetaData()
+UID = String(64)
+
+association = Table(
+    "association",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("ae_title", String(16), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("opened_at", Moment, nullable=False),
+    Column("lease_until", Moment, nullable=False),
+    Column("ended_at", Moment),
+    Column("aborted", Integer, nullable=False, server_default="0"),
+)
+study = Table(
+    "study",
+    metadata,
+    Column("study_instance_uid", UID, primary_key=True),
+    Column("accession_number", String(64), nullable=False, server_default="", index=True),
+    Column("state", String(16), nullable=False, index=True),  # receiving | complete
+    Column("first_received_at", Moment, nullable=False),  # since it was last complete
+    Column("last_received_at", Moment, nullable=False),
+    Column("complete_at", Moment),
+    Column("complete_reason", String(16), nullable=False, server_default=""),
+    Column("routed", Integer, nullable=False, server_default="0"),
+)
+study_association = Table(
+    "study_association",
+    metadata,
+    Column("study_instance_uid", UID, ForeignKey("study.study_instance_uid"), primary_key=True),
+    Column("association_id", String(36), primary_key=True),
+)
+series = Table(
+    "series",
+    metadata,
+    Column("study_instance_uid", UID, ForeignKey("study.study_instance_uid"), primary_key=True),
+    Column("series_instance_uid", UID, primary_key=True),
+    Column("modality", String(16), nullable=False),
+    Column("attributes", JSON, nullable=False),  # keyword → value(s) of its first image
+)
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sop_instance_uid", UID, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("study_instance_uid", UID, nullable=False, index=True),
+    Column("series_instance_uid", UID, nullable=False),
+    Column("sop_class_uid", UID, nullable=False),
+    Column("transfer_syntax_uid", UID, nullable=False),
+    Column("path", String(255), nullable=False, unique=True),  # relative to the spool
+    Column("bytes", BigInteger, nullable=False),
+    Column("header_digest", String(64), nullable=False),
+    Column("pixel_digest", String(64), nullable=False),
+    Column("patient_key", String(64), nullable=False),  # digest: tells patients apart, names none
+    # current: the newest revision · replaced: an older header · conflict: other pixels under this UID
+    # result: made by a curie · document: no images, opens no input set · unreadable: set aside
+    Column("state", String(16), nullable=False),
+    Column("geometry", JSON, nullable=False),
+    Column("received_at", Moment, nullable=False),
+    Column("times_received", Integer, nullable=False, server_default="1"),
+    Column("file_removed", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("sop_instance_uid", "revision"),
+)
+Index("instance_kept", instance.c.file_removed, instance.c.received_at)
+job = Table(
+    "job",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("study_instance_uid", UID, nullable=False, index=True),
+    Column("series_instance_uid", UID, nullable=False),
+    Column("package", String(64), nullable=False),
+    Column("package_version", String(32), nullable=False),
+    Column("package_digest", String(64), nullable=False),
+    Column("input_set", String(64), nullable=False),
+    Column("priority", Integer, nullable=False),  # 0 urgent, 9 routine
+    Column("state", String(16), nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("errors", Integer, nullable=False, server_default="0"),
+    Column("token", Integer, nullable=False, server_default="0"),  # fencing token
+    Column("lease_until", Moment),
+    Column("due_at", Moment, nullable=False),
+    Column("worker", String(64), nullable=False, server_default=""),
+    Column("supersedes", String(36)),  # job whose results this one replaces
+    Column("created_at", Moment, nullable=False),
+    Column("started_at", Moment),
+    Column("finished_at", Moment),
+    Column("engine", String(32), nullable=False, server_default=""),
+    Column("timings", JSON, nullable=False),
+    Column("findings", JSON, nullable=False),
+)
+Index("job_due", job.c.state, job.c.priority, job.c.created_at)
+job_input = Table(
+    "job_input",
+    metadata,
+    Column("job_id", String(36), ForeignKey("job.id"), primary_key=True),
+    Column("sop_instance_uid", UID, primary_key=True),
+    Column("instance_id", Integer, ForeignKey("instance.id"), nullable=False, index=True),
+)
+job_destination = Table(
+    "job_destination",
+    metadata,
+    Column("job_id", String(36), ForeignKey("job.id"), primary_key=True),
+    Column("destination", String(64), primary_key=True),
+)
+outcome = Table(
+    "outcome",
+    metadata,
+    Column("study_instance_uid", UID, ForeignKey("study.study_instance_uid"), primary_key=True),
+    Column("route", String(64), primary_key=True),
+    Column("package", String(64), nullable=False),
+    Column("package_version", String(32), nullable=False),
+    Column("outcome", String(16), nullable=False),  # job | not_routed | unsuitable | failed
+    Column("reason", Text, nullable=False),
+    Column("job_id", String(36)),
+    Column("decided_at", Moment, nullable=False),
+)
+result = Table(
+    "result",
+    metadata,
+    Column("sop_instance_uid", UID, primary_key=True),
+    Column("job_id", String(36), ForeignKey("job.id"), nullable=False, index=True),
+    Column("role", String(16), nullable=False),  # SEG, SR
+    Column("sop_class_uid", UID, nullable=False),
+    Column("series_instance_uid", UID, nullable=False),
+    Column("path", String(255), nullable=False),  # relative to the results folder
+    Column("sha256", String(64), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("created_at", Moment, nullable=False),
+)
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sop_instance_uid", UID, ForeignKey("result.sop_instance_uid"), nullable=False),
+    Column("job_id", String(36), nullable=False, index=True),
+    Column("destination", String(64), nullable=False),
+    Column("state", String(16), nullable=False),  # waiting | delivered | committed | rejected
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("due_at", Moment, nullable=False),
+    Column("answer", Text, nullable=False, server_default=""),
+    Column("transaction_uid", String(64), index=True),  # of the storage commitment asked for
+    Column("delivered_at", Moment),
+    Column("committed_at", Moment),
+    UniqueConstraint("sop_instance_uid", "destination"),
+)
+Index("outbox_due", outbox.c.state, outbox.c.due_at)
+commitment_report = Table(
+    "commitment_report",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("transaction_uid", String(64), nullable=False),
+    Column("ae_title", String(16), nullable=False),  # who said so
+    Column("received_at", Moment, nullable=False),
+    Column("stored", JSON, nullable=False),  # [[sop class uid, sop instance uid], …]
+    Column("failed", JSON, nullable=False),  # [[sop class uid, sop instance uid, failure reason], …]
+    Column("read", Integer, nullable=False, server_default="0"),
+)
+event = Table(
+    "event",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("at", Moment, nullable=False),
+    Column("kind", String(32), nullable=False),  # past tense, as in the design's straight line
+    Column("study_instance_uid", String(64), nullable=False, server_default="", index=True),
+    Column("job_id", String(36), nullable=False, server_default="", index=True),
+    Column("detail", JSON, nullable=False),
+)
+process = Table(
+    "process",
+    metadata,
+    Column("host", String(64), primary_key=True),
+    Column("name", String(32), primary_key=True),
+    Column("pid", Integer, nullable=False),
+    Column("beat_at", Moment, nullable=False),
+    Column("detail", JSON, nullable=False),
+)

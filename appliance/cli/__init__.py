@@ -1,0 +1,58 @@
+"""`curie noun verb`. Each command is thin: it reads, calls, prints. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import typer
+
+from appliance.cli import destinations, jobs, models, operate, routes, studies
+from appliance.cli.output import complain
+from appliance.errors import CurieError, Missing, SettingsError
+from appliance.supervisor import ChildRefused
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Petite Curie: the AI appliance that stands beside the PACS.",
+)
+app.command()(operate.init)
+app.command()(operate.up)
+app.command()(operate.run)
+app.command()(operate.demo)
+app.command()(operate.status)
+app.command()(operate.doctor)
+app.command()(studies.explain)
+app.add_typer(studies.app, name="studies")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(routes.app, name="routes")
+app.add_typer(destinations.app, name="destinations")
+app.add_typer(models.app, name="models")
+
+
+def exit_code(error: CurieError) -> int:
+    """Return 2 for settings, 3 for what is missing, a child's own code, else 1."""
+    if isinstance(error, ChildRefused):
+        return error.code
+    if isinstance(error, SettingsError):
+        return 2
+    return 3 if isinstance(error, Missing) else 1
+
+
+def main() -> None:
+    """Run one command; every error a person can meet is one line on stderr, and an exit code."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except CurieError as error:
+        if not isinstance(error, ChildRefused):
+            complain(str(error))
+        sys.exit(exit_code(error))
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.exit(0)

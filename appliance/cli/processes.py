@@ -1,0 +1,59 @@
+"""The bodies of `curie run PROCESS`: each opens its own catalogue and runs until SIGTERM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from appliance.process import keep_stepping, running
+from appliance.settings import Settings
+
+
+def run_receiver(settings: Settings, number: int) -> None:  # noqa: ARG001
+    """Receive until told to stop."""
+    from dicom_nodes.receiver import Receiver
+
+    refused: dict[str, int] = {}
+    with running("receiver", settings, lambda: {"refused": dict(refused)}) as process:
+        receiver = Receiver(settings, process.catalogue)
+        refused = receiver.refused
+        receiver.start()
+        process.stop.wait()
+        receiver.stop()
+
+
+def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001
+    """Complete, route and ring until told to stop."""
+    from workers.celery_app import broker_url, make_app
+    from workers.dispatch import POLL_S, Dispatch
+
+    with running("dispatch", settings) as process:
+        dispatch = Dispatch(settings, process.catalogue, make_app(broker_url(settings)))
+        keep_stepping(dispatch.step, process.stop, POLL_S)
+
+
+def run_delivery(settings: Settings, number: int) -> None:  # noqa: ARG001
+    """Send and commit results until told to stop."""
+    from workers.delivery import POLL_S, Delivery
+
+    with running("delivery", settings) as process:
+        delivery = Delivery(settings, process.catalogue)
+        keep_stepping(delivery.step, process.stop, POLL_S)
+
+
+def run_worker(settings: Settings, number: int) -> None:
+    """Run jobs until told to stop."""
+    from workers import tasks
+    from workers.celery_app import broker_url, make_app
+
+    name = f"worker-{number}"
+    with running(name, settings) as process:
+        worker = tasks.Worker(settings, process.catalogue, name)
+        tasks.run_worker(make_app(broker_url(settings)), worker)
+
+
+RUN: dict[str, Callable[[Settings, int], None]] = {
+    "receiver": run_receiver,
+    "dispatch": run_dispatch,
+    "delivery": run_delivery,
+    "worker": run_worker,
+}

@@ -1,0 +1,89 @@
+"""`curie routes …`: which routes would match, and why not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table
+from appliance.errors import Missing
+from appliance.settings import Settings, load
+from appliance.study import StudySummary
+
+app = typer.Typer(no_args_is_help=True, help="Routes: which studies go to which package.")
+
+
+@app.command("list")
+def list_routes(json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show the routes in the settings."""
+    found = [one.model_dump(mode="json") for one in load(config).routes]
+    if json:
+        print_json(found)
+        return
+    rows = [(r["name"], r["package"], ", ".join(r["destinations"]), r["match"], r["priority"]) for r in found]
+    print_table(("route", "package", "destinations", "match", "priority"), rows)
+
+
+@app.command("test")
+def test_routes(
+    path: Annotated[list[Path], typer.Argument(help="DICOM files or folders of them.")],
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Say for files which routes would match, and why not. Nothing is sent or stored."""
+    settings = load(config)
+    found = [_decided(settings, study) for study in read_studies(path)]
+    if json:
+        print_json(found)
+        return
+    for study in found:
+        console.print(f"study {study['study_instance_uid']}: {study['series']} series, {study['images']} images")
+        for one in study["routes"]:
+            text = f"  {one['route']} → {one['package']}: {one['outcome']} {one['reason']}{one['series_instance_uid']}"
+            console.print(text, markup=False)
+
+
+def _decided(settings: Settings, study: StudySummary) -> dict[str, Any]:
+    from appliance.routing import decide
+    from models.registry import active_package
+
+    routes = []
+    for route in settings.routes:
+        decision = decide(study, route.match, active_package(route.package, settings.data_dir).requirement)
+        routes.append(
+            {
+                "route": route.name,
+                "package": route.package,
+                "outcome": "would run on series" if decision.outcome == "job" else decision.outcome,
+                "reason": decision.reason,
+                "series_instance_uid": decision.series_instance_uid,
+            }
+        )
+    return {
+        "study_instance_uid": study.study_instance_uid,
+        "series": len(study.series),
+        "images": sum(len(series.instances) for series in study.series),
+        "routes": routes,
+    }
+
+
+def files_under(paths: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files named, and those in the folders named. Raises Missing for a path that is not there."""
+    for path in paths:
+        if not path.exists():
+            raise Missing(f"there is nothing at {path}")
+        yield from sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def read_studies(paths: Sequence[Path]) -> list[StudySummary]:
+    """Return the studies of DICOM files as routing sees them. Raises Missing when there is no image."""
+    from dicom_nodes.offline import summarise
+
+    files = list(files_under(paths))
+    studies = summarise(files)
+    if not studies:
+        raise Missing(f"no DICOM image among {len(files)} files; name a folder of DICOM files")
+    return studies

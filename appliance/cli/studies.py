@@ -1,0 +1,96 @@
+"""`curie studies …` and `curie explain`: what came in, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from appliance.catalogue import overview
+from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table, reading
+
+app = typer.Typer(no_args_is_help=True, help="Studies that were received.")
+StudyArgument = Annotated[str, typer.Argument(help="Study Instance UID or Accession Number.")]
+
+
+@app.command("list")
+def list_studies(
+    limit: Annotated[int, typer.Option(help="At most so many, newest first.")] = 50,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show the latest studies."""
+    with reading(config) as (_, connection):
+        found = overview.studies(connection, limit)
+    if json:
+        print_json(found)
+        return
+    rows = [
+        (s["study_instance_uid"], s["accession_number"], s["state"], s["instances"], s["last_received_at"])
+        for s in found
+    ]
+    print_table(("study", "accession", "state", "images", "last received"), rows)
+
+
+@app.command("show")
+def show_study(study: StudyArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Show one study and its outcomes (the same as `curie explain`)."""
+    explain(study, json=json, config=config)
+
+
+def explain(study: StudyArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
+    """Say for each package whether it ran on a study, or why not, with the time of every step."""
+    with reading(config) as (settings, connection):
+        told = overview.explain(connection, overview.find_study(connection, study))
+        told["outcomes"] += without_route(settings, told)
+    for outcome in told["outcomes"]:
+        for result in outcome["results"]:
+            result["path"] = str(settings.results_dir / result["path"])
+    if json:
+        print_json(told)
+    else:
+        _print_explanation(told)
+
+
+def without_route(settings: Any, told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return an outcome for each installed package that no route names."""
+    from models.registry import installed_packages
+
+    named = {route.package.partition("@")[0] for route in settings.routes}
+    return [
+        {
+            "route": "",
+            "package": package.id,
+            "version": package.version,
+            "outcome": "not_routed",
+            "reason": "no route in the settings names this package",
+            "results": [],
+            "findings": [],
+            "timings": {},
+        }
+        for package in installed_packages(settings.data_dir)
+        if package.id not in named and told["complete"]
+    ]
+
+
+def _print_explanation(told: dict[str, Any]) -> None:
+    complete = told["complete"]
+    console.print(f"study {told['study_instance_uid']}: {told['instances']} images")
+    console.print(f"complete {complete['at']} ({complete['reason']})" if complete else "still receiving")
+    for outcome in told["outcomes"]:
+        _print_outcome(outcome)
+
+
+def _print_outcome(outcome: dict[str, Any]) -> None:
+    head = f"\n{outcome['package']}@{outcome['version']} by route {outcome['route'] or '(none)'}: {outcome['outcome']}"
+    console.print(f"{head}: {outcome['reason']}" if outcome["reason"] else head, markup=False)
+    for result in outcome["results"]:
+        console.print(f"  {result['role']:4} {result['sop_instance_uid']} {result['state']}")
+        for sent in result["destinations"]:
+            if sent["answer"]:
+                console.print(f"       {sent['destination']}: {sent['answer']}", markup=False)
+    for finding in outcome["findings"]:
+        for measured in finding["measurements"]:
+            console.print(f"  {finding['name']}: {measured['value']:.1f} {measured['unit']}")
+    if outcome["timings"]:
+        console.print("  " + ", ".join(f"{key} {value:.2f}" for key, value in outcome["timings"].items()))

@@ -1,0 +1,171 @@
+"""`curie doctor`: one check a line, each with its remedy. It changes nothing that lasts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from appliance.errors import CurieError, DeliveryFailed, Missing
+from appliance.settings import Settings
+
+SLOW_SYNC_S = 0.1
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    text: str
+    remedy: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Return the check as a JSON record."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Check]:
+    """Run every check; none stops the others."""
+    checks: list[Callable[[Settings], Check | list[Check]]] = [
+        check_folder,
+        check_space,
+        check_sync,
+        check_catalogue,
+        check_broker,
+        check_port,
+        check_routes,
+        check_packages,
+        check_destinations,
+    ]
+    found: list[Check] = []
+    for check in checks:
+        result = check(settings)
+        found += result if isinstance(result, list) else [result]
+    return found
+
+
+def check_folder(settings: Settings) -> Check:
+    """The data_dir can be written."""
+    folder = settings.data_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        probe = folder / f".doctor-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        return Check("data_dir", False, f"{folder}: {error.strerror}", "Give it to the user that runs curie")
+    return Check("data_dir", True, str(folder))
+
+
+def check_space(settings: Settings) -> Check:
+    """There is more free space than the reserve."""
+    try:
+        free = shutil.disk_usage(settings.data_dir).free / GIB
+    except OSError as error:
+        return Check("free space", False, str(error.strerror), "Make data_dir first")
+    text = f"{free:.1f} GiB free, {settings.spool.reserve_gb:g} are kept in reserve"
+    remedy = "Free space, or lower spool.reserve_gb or spool.keep_days; until then images are refused (0xA700)"
+    return Check("free space", free > settings.spool.reserve_gb, text, remedy)
+
+
+def check_sync(settings: Settings) -> Check:
+    """fsync is fast enough to receive with."""
+    probe = settings.data_dir / f".doctor-{os.getpid()}"
+    try:
+        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT, 0o600)
+        started = time.monotonic()
+        os.write(descriptor, b"x" * 4096)
+        os.fsync(descriptor)
+        took = time.monotonic() - started
+        os.close(descriptor)
+        probe.unlink()
+    except OSError as error:
+        return Check("fsync", False, str(error.strerror), "See data_dir")
+    return Check("fsync", took < SLOW_SYNC_S, f"{took * 1000:.1f} ms", "The disk is slow; use a local SSD")
+
+
+def check_catalogue(settings: Settings) -> Check:
+    """The catalogue opens and has this version's schema."""
+    from appliance.catalogue import open_catalogue
+
+    try:
+        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        version = catalogue.version()
+        catalogue.close()
+    except CurieError as error:
+        return Check("catalogue", False, str(error), "Start the database or mend catalogue.url")
+    return Check("catalogue", True, f"schema {version}")
+
+
+def check_broker(settings: Settings) -> Check:
+    """The broker answers, or is ours to start."""
+    from workers import broker
+
+    if broker.answers(settings):
+        return Check("broker", True, "answers")
+    if settings.broker.url == "embedded":
+        return Check("broker", True, "embedded, starts with `curie up`")
+    remedy = "Start it, or mend broker.url; jobs still run, up to 5 s later"
+    return Check("broker", False, "does not answer", remedy)
+
+
+def check_port(settings: Settings) -> Check:
+    """Our receiver answers, or its port is free."""
+    from appliance.cli.operate import answers_echo
+
+    place = settings.receiver
+    if answers_echo(settings):
+        return Check("receiver", True, f"{place.ae_title} answers C-ECHO on port {place.port}")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((place.host, place.port))
+        except OSError as error:
+            remedy = "Stop what listens there, or change receiver.port"
+            return Check("receiver", False, f"port {place.port}: {error.strerror}", remedy)
+    return Check("receiver", True, f"port {place.port} is free; `curie up` will listen there")
+
+
+def check_routes(settings: Settings) -> Check:
+    """There is a route, and someone may send."""
+    if not settings.routes:
+        return Check("routes", False, "there is none", "Add [[routes]] to the settings")
+    if not settings.sources and settings.receiver.unknown_sources == "refuse":
+        return Check("sources", False, "nobody may send", "Add [[sources]] for your PACS")
+    return Check("routes", True, f"{len(settings.routes)} routes, {len(settings.sources)} sources")
+
+
+def check_packages(settings: Settings) -> list[Check]:
+    """Every package that a route names is there and whole."""
+    from models.registry import active_package
+
+    found = []
+    for name in sorted({route.package for route in settings.routes}):
+        try:
+            package = active_package(name, settings.data_dir)
+            found.append(Check(f"package {name}", True, f"version {package.version}, digests right"))
+        except CurieError as error:
+            found.append(Check(f"package {name}", False, str(error), "Install it again, or name another"))
+    return found
+
+
+def check_destinations(settings: Settings) -> list[Check]:
+    """Every destination answers C-ECHO."""
+    from dicom_nodes.sender import echo
+
+    found = []
+    for one in settings.destinations:
+        try:
+            echo(one, settings.sender.ae_title)
+            found.append(Check(f"destination {one.name}", True, "answers C-ECHO"))
+        except (DeliveryFailed, Missing) as error:
+            remedy = "Results wait meanwhile and are sent when it answers"
+            found.append(Check(f"destination {one.name}", False, str(error), remedy))
+    return found

@@ -1,0 +1,37 @@
+"""JSON log lines on stderr. It must never let a patient's name, or a line break from a peer, into a line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+
+import structlog
+
+
+def start_logging(process: str) -> None:
+    """Send this process's log lines to stderr as JSON, and keep foreign libraries' texts out of them.
+
+    pydicom's and pynetdicom's own messages quote attribute values, so only their count-free warnings are
+    dropped altogether; what matters is logged by our own code with internal ids.
+    """
+    warnings.simplefilter("ignore")
+    for foreign in ("pydicom", "pynetdicom", "highdicom", "pylibjpeg"):
+        logging.getLogger(foreign).handlers = []
+        logging.getLogger(foreign).propagate = False
+        logging.getLogger(foreign).setLevel(logging.CRITICAL + 1)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+
+
+def logger() -> structlog.typing.FilteringBoundLogger:
+    """Return the logger; give ids and counts as keyword arguments, never names or dates of patients."""
+    return structlog.get_logger()  # type: ignore[no-any-return]

@@ -1,0 +1,360 @@
+"""One TOML file → frozen settings. It must never guess: an unknown key or a bad value refuses to start.
+
+Units stand in the key (`_s`, `_gb`, `_days`). Keys whose feature is not built yet are accepted and named
+by `Settings.without_effect`, so that a file written for a later version still starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+import re
+import tomllib
+import uuid
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from appliance.errors import Missing, SettingsError
+
+DEFAULT_FILE = "curie.toml"
+
+
+def _ae_title(value: str) -> str:
+    if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", value) or not value.strip():
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash")
+    return value.strip()
+
+
+def _network(value: str) -> str:
+    ipaddress.ip_network(value, strict=False)
+    return value
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Network = Annotated[str, AfterValidator(_network)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(ge=0, le=86400)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+MatchValue = str | int | float | list[str | int | float] | dict[str, float | str]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Appliance(_Table):
+    name: str = "curie"
+    uid: str = ""  # made by `curie init`; empty: derived from the name
+    data_dir: Path = Path("curie-data")
+
+
+class CatalogueTable(_Table):
+    url: str = "sqlite:///{data_dir}/curie.db"
+
+
+class Broker(_Table):
+    url: str = Field("embedded", pattern=r"^(embedded|rediss?://.+|redis\+socket://.+)$")
+
+
+class Spool(_Table):
+    reserve_gb: float = Field(5, ge=0)
+    keep_days: float = Field(30, gt=0)
+
+
+class Tls(_Table):
+    port: Port = 2762
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+class Receiver(_Table):
+    ae_title: AETitle = "CURIE"
+    host: str = "0.0.0.0"
+    port: Port = 11112
+    processes: int = Field(1, ge=1, le=64)
+    unknown_sources: Literal["refuse", "accept"] = "refuse"
+    max_associations: int = Field(64, ge=1)
+    max_associations_per_source: int = Field(16, ge=1)
+    max_associations_per_address: int = Field(8, ge=1)
+    max_instance_gb: float = Field(4, gt=0)
+    stow: bool = False
+    stow_port: Port = 8443
+    tls: Tls | None = None
+
+
+class Completeness(_Table):
+    after_release_s: Seconds = 3
+    quiet_s: Seconds = 30
+    force_s: Seconds = 900
+
+
+class Worker(_Table):
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda:\d+)$")
+    count: int = Field(1, ge=1, le=64)
+    memory_gb: float = Field(0, ge=0)
+    backends: tuple[Literal["tensorrt", "tensorrt-rtx", "torch-cuda", "openvino", "onnxruntime", "torch"], ...] = (
+        "tensorrt",
+        "tensorrt-rtx",
+        "torch-cuda",
+        "openvino",
+        "onnxruntime",
+        "torch",
+    )
+
+
+class Sender(_Table):
+    ae_title: AETitle = "CURIE"
+
+
+class Console(_Table):
+    host: str = "127.0.0.1"
+    port: Port = 8480
+
+
+class Source(_Table):
+    ae_title: AETitle
+    hosts: tuple[Network, ...] = ()  # empty: any address
+    host: str | None = None
+    port: Port | None = None
+    fingerprint: str | None = None
+
+
+class Destination(_Table):
+    name: Name
+    ae_title: AETitle | None = None
+    host: str | None = None
+    port: Port = 104
+    url: str | None = None
+    auth: str | None = Field(None, pattern=r"^(bearer|basic):.+$")
+    commitment: bool = True
+    find: bool = False
+    results: tuple[Literal["SEG", "SR", "KOS", "PMAP", "GSPS", "SC", "PDF", "RTSTRUCT", "LABELMAP"], ...] = (
+        "SEG",
+        "SR",
+    )
+
+
+class Route(_Table):
+    name: Name
+    package: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*(@\d+\.\d+\.\d+)?$")
+    destinations: tuple[Name, ...] = ()
+    match: dict[str, MatchValue] = {}
+    priority: Literal["routine", "urgent"] = "routine"
+    report_negative: bool = True
+    report_failure: bool = False
+
+
+class Federation(_Table):
+    coordinator: str
+    kit: Path
+    hours: str = "19:00-06:00"
+    min_new_cases: int = 20
+    device: str = "cpu"
+    epsilon_budget: float = 8.0
+    privacy: Literal["clip", "dp"] = "clip"
+    packages: tuple[str, ...] = ()
+
+
+class Coordinator(_Table):
+    port: Port = 8002
+    schedule: str = "0 2 * * 0"
+    min_sites: int = 3
+    aggregation: Literal["weighted-mean", "trimmed-mean", "momentum"] = "weighted-mean"
+
+
+class Models(_Table):
+    trusted_keys: tuple[Path, ...] = ()
+    allow_unsigned: bool = False
+    two_person_promotion: bool = False
+
+
+class Alerts(_Table):
+    webhook: str = ""
+    smtp: str = ""
+
+
+class Audit(_Table):
+    syslog: str = ""
+    keep_years: float = Field(10, gt=0)
+
+
+class Settings(_Table):
+    """The whole file. Frozen; read once when a process starts."""
+
+    appliance: Appliance = Appliance()
+    catalogue: CatalogueTable = CatalogueTable()
+    broker: Broker = Broker()
+    spool: Spool = Spool()
+    receiver: Receiver = Receiver()
+    completeness: Completeness = Completeness()
+    worker: Worker = Worker()
+    sender: Sender = Sender()
+    console: Console = Console()
+    sources: tuple[Source, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    routes: tuple[Route, ...] = ()
+    federation: Federation | None = None
+    coordinator: Coordinator | None = None
+    models: Models = Models()
+    alerts: Alerts = Alerts()
+    audit: Audit = Audit()
+
+    @property
+    def data_dir(self) -> Path:
+        """Absolute folder of all state."""
+        return self.appliance.data_dir
+
+    @property
+    def spool_dir(self) -> Path:
+        return self.data_dir / "spool"
+
+    @property
+    def results_dir(self) -> Path:
+        return self.data_dir / "results"
+
+    @property
+    def catalogue_url(self) -> str:
+        return self.catalogue.url.replace("{data_dir}", str(self.data_dir))
+
+    @property
+    def appliance_uid(self) -> str:
+        """The UID that tells this appliance from others; derived from its name until `curie init` made one."""
+        named = uuid.uuid5(uuid.NAMESPACE_URL, f"petite-curie:{self.appliance.name}")
+        return self.appliance.uid or f"2.25.{named.int}"
+
+    def destination(self, name: str) -> Destination:
+        """Return the destination called `name`."""
+        for one in self.destinations:
+            if one.name == name:
+                return one
+        raise SettingsError(f"no destination is called {name!r}; there are: {_names(self.destinations)}")
+
+    def without_effect(self) -> list[str]:
+        """Return the keys that are set but have no effect in this version."""
+        given = self.model_fields_set
+        later = [key for key in ("federation", "coordinator", "alerts", "audit") if key in given]
+        for table, keys in _LATER.items():
+            part = getattr(self, table)
+            later += [f"{table}.{key}" for key in keys if part and key in part.model_fields_set]
+        later += [f"destinations.{d.name}.find" for d in self.destinations if d.find]
+        later += [f"sources.{s.ae_title}.fingerprint" for s in self.sources if s.fingerprint]
+        later += [f"routes.{r.name}.report_failure" for r in self.routes if r.report_failure]
+        return later
+
+
+_LATER = {
+    "receiver": ("processes", "stow", "stow_port", "tls"),
+    "worker": ("memory_gb",),
+    "console": ("host", "port"),
+    "models": ("trusted_keys", "allow_unsigned", "two_person_promotion"),
+}
+
+
+def _names(items: tuple[Any, ...]) -> str:
+    return ", ".join(repr(item.name) for item in items) or "none"
+
+
+def _known_keys(path: tuple[Any, ...]) -> list[str]:
+    model: Any = Settings
+    for part in path:
+        if isinstance(part, int):
+            continue
+        annotation = str(model.model_fields[part].annotation)
+        model = next((c for c in _Table.__subclasses__() if f".{c.__name__}" in annotation), None)
+        if model is None:
+            return []
+    return list(model.model_fields)
+
+
+def _sentence(error: ValidationError, file: Path) -> str:
+    first = error.errors()[0]
+    path = tuple(first["loc"])
+    key = ".".join(str(p) for p in path)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+        return f"{file}: unknown setting {key}; {hint}"
+    if first["type"] == "missing":
+        return f"{file}: setting {key} is needed and is not there"
+    text = first["msg"].removeprefix("Value error, ")
+    return f"{file}: {key} = {first['input']!r} is not allowed: {text}"
+
+
+def _check_references(settings: Settings, file: Path) -> None:
+    for table in ("destinations", "routes"):
+        names = [item.name for item in getattr(settings, table)]
+        twice = {n for n in names if names.count(n) > 1}
+        if twice:
+            raise SettingsError(f"{file}: {table}.name = {min(twice)!r} stands there twice; names are unique")
+    for one in settings.destinations:
+        if not one.url and not (one.ae_title and one.host):
+            raise SettingsError(f"{file}: destination {one.name!r} needs ae_title and host")
+        if one.url:
+            raise SettingsError(
+                f"{file}: destinations.{one.name}.url = {one.url!r}: DICOMweb destinations are not built yet; "
+                "give ae_title, host and port"
+            )
+    known = {d.name for d in settings.destinations}
+    for route in settings.routes:
+        for name in route.destinations:
+            if name not in known:
+                allowed = ", ".join(sorted(known)) or "none is set"
+                raise SettingsError(
+                    f"{file}: routes.{route.name}.destinations = {name!r} is not a destination; allowed: {allowed}"
+                )
+        for keyword, wanted in route.match.items():
+            _check_match(keyword, wanted, f"{file}: routes.{route.name}.match.{keyword}")
+
+
+def _check_match(keyword: str, wanted: MatchValue, where: str) -> None:
+    if not re.fullmatch(r"[A-Z][A-Za-z0-9]*", keyword):
+        raise SettingsError(f"{where}: not a DICOM keyword, such as Modality or BodyPartExamined")
+    if not isinstance(wanted, dict):
+        return
+    unknown = set(wanted) - {"min", "max", "regex"}
+    if unknown or not wanted:
+        raise SettingsError(f"{where} = {wanted!r} is not allowed: keys are min, max, regex")
+    if "regex" in wanted:
+        try:
+            re.compile(str(wanted["regex"]))
+        except re.error as error:
+            raise SettingsError(f"{where}.regex = {wanted['regex']!r} is not allowed: {error}") from None
+
+
+def parse(text: str, file: Path) -> Settings:
+    """Return the settings in `text`; relative paths count from the file's folder. Raises SettingsError."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}") from None
+    try:
+        settings = Settings.model_validate(table)
+    except ValidationError as error:
+        raise SettingsError(_sentence(error, file)) from None
+    data_dir = (file.absolute().parent / settings.appliance.data_dir.expanduser()).resolve()
+    place = settings.appliance.model_copy(update={"data_dir": data_dir})
+    settings = settings.model_copy(update={"appliance": place})
+    _check_references(settings, file)
+    return settings
+
+
+def find_file(given: Path | None = None) -> Path:
+    """Return the settings file: `--config`, else CURIE_CONFIG, else curie.toml here."""
+    file = given or Path(os.environ.get("CURIE_CONFIG") or DEFAULT_FILE)
+    if not file.is_file():
+        raise Missing(f"no settings at {file}: run `curie init`, or name the file with --config or CURIE_CONFIG")
+    return file.absolute()
+
+
+def load(given: Path | None = None) -> Settings:
+    """Read the settings file and check it. Raises SettingsError or Missing."""
+    file = find_file(given)
+    try:
+        return parse(file.read_text(encoding="utf-8"), file)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file} cannot be read: {error}") from None

@@ -1,0 +1,49 @@
+"""A SEG file back to a label map on a grid, as a viewer would place it: by position in the patient, not by order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from pydicom import Dataset, dcmread
+
+from appliance.errors import ResultRejected
+from appliance.volume import Array, Volume
+
+TOLERANCE = 0.01  # of a voxel
+
+
+def read_segmentation(path: Path, volume: Volume) -> Array:
+    """Return the uint8 label map (k, j, i) of a BINARY SEG on the grid of `volume`.
+
+    Raises ResultRejected when a frame does not lie on a slice of the grid (PS3.3 C.7.6.16.2.3).
+    """
+    ds = dcmread(path)
+    label_map = np.zeros(volume.shape, np.uint8)
+    for number, mask, k in _frames(ds, volume):
+        label_map[k][mask] = number
+    return label_map
+
+
+def _frames(ds: Dataset, volume: Volume) -> list[tuple[int, Array, int]]:
+    rows, columns, count = int(ds.Rows), int(ds.Columns), int(ds.NumberOfFrames)
+    if (rows, columns) != volume.shape[1:]:
+        raise ResultRejected(f"the SEG has {rows}×{columns} pixels, the images {volume.shape[1]}×{volume.shape[2]}")
+    bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
+    masks = bits[: count * rows * columns].reshape(count, rows, columns).astype(bool)
+    to_index = np.linalg.inv(volume.affine)
+    return [
+        (_segment(item), masks[n], _slice(item, to_index)) for n, item in enumerate(ds.PerFrameFunctionalGroupsSequence)
+    ]
+
+
+def _segment(item: Dataset) -> int:
+    return int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+
+
+def _slice(item: Dataset, to_index: Array) -> int:
+    position = [float(v) for v in item.PlanePositionSequence[0].ImagePositionPatient]
+    k, j, i = (to_index @ [*position, 1.0])[:3]
+    if max(abs(k - round(k)), abs(j), abs(i)) > TOLERANCE:
+        raise ResultRejected("a frame of the SEG does not lie on a slice of the images")
+    return round(k)

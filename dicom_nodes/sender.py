@@ -1,0 +1,151 @@
+"""Our Storage SCU: the stored bytes of results, unchanged, to a destination. It never alters what it sends.
+
+Statuses of PS3.4 Table B.2-1: warnings (0xBxxx) and a duplicate (0x0111) count as delivered; out of resources
+(0xA7xx) may pass; everything else is a refusal that will not change by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, dcmread
+from pynetdicom import AE, _config, build_context, build_role
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
+
+from appliance.errors import Refused, Unreachable
+from appliance.settings import Destination
+from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE, STORAGE_COMMITMENT_INSTANCE
+
+DUPLICATE = 0x0111
+CONNECT_S, DIMSE_S, ACSE_S = 10, 120, 15
+STORAGE_COMMITMENT_ACTION = 1  # action type ID, PS3.4 Annex J.3.2
+
+_config.STORE_SEND_CHUNKED_DATASET = True  # a SEG may be large
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One object by class and UID."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+
+
+@contextmanager
+def associate(
+    destination: Destination, our_ae_title: str, contexts: Sequence[Any], handlers: Sequence[Any] = (), **more: Any
+) -> Iterator[Any]:
+    """Open an association to a destination and release it at the end. Raises Unreachable."""
+    ae = AE(ae_title=our_ae_title)
+    ae.maximum_pdu_size = 131072
+    ae.connection_timeout, ae.dimse_timeout, ae.acse_timeout = CONNECT_S, DIMSE_S, ACSE_S
+    association = ae.associate(
+        destination.host,
+        destination.port,
+        contexts=list(contexts),
+        ae_title=destination.ae_title,
+        evt_handlers=list(handlers),
+        **more,
+    )
+    if not association.is_established:
+        raise Unreachable(_why_not(association, destination))
+    try:
+        yield association
+    finally:
+        association.release()
+
+
+def _why_not(association: Any, destination: Destination) -> str:
+    where = f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
+    if association.is_rejected:
+        answer = association.acceptor.primitive
+        texts = {
+            (1, 3): "does not know our AE title; have it added there",
+            (1, 7): "does not call itself by that AE title; check ae_title",
+        }
+        text = texts.get((answer.result_source, answer.diagnostic), "rejected the association")
+        return f"{where} {text} (result {answer.result}, source {answer.result_source}, reason {answer.diagnostic})"
+    return f"{where} does not answer; is it running, and are host and port right?"
+
+
+def echo(destination: Destination, our_ae_title: str) -> None:
+    """Send one C-ECHO. Raises Unreachable or Refused."""
+    with associate(destination, our_ae_title, [build_context(Verification)]) as association:
+        status = _status(association.send_c_echo())
+    if status != 0x0000:
+        raise Refused(f"{destination.name} answered C-ECHO with status 0x{status:04X}", status)
+
+
+def _status(answer: Any) -> int:
+    """Return the status of a response; a dataset without one means that the peer went away."""
+    if not answer or "Status" not in answer:
+        raise Unreachable("the destination went away in mid-message")
+    return int(answer.Status)
+
+
+def storage_contexts(sop_class_uids: Sequence[str]) -> list[Any]:
+    """Return one presentation context for each SOP class, uncompressed."""
+    return [build_context(uid, [EXPLICIT_LE, IMPLICIT_LE]) for uid in sorted(set(sop_class_uids))]
+
+
+def store(association: Any, sop_class_uid: str, path: Path) -> str:
+    """Send one file on an open association; return the answer in words. Raises Refused or Unreachable."""
+    accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
+    if sop_class_uid not in accepted:
+        raise Refused(f"does not accept SOP class {sop_class_uid}")
+    if not association.is_established:
+        raise Unreachable("the association ended")
+    status = _status(association.send_c_store(path))
+    if status == 0x0000 or status == DUPLICATE or status >> 12 == 0xB:
+        return f"0x{status:04X}"
+    if status >> 8 == 0xA7:
+        raise Unreachable(f"out of resources (status 0x{status:04X})")
+    raise Refused(f"answered C-STORE with status 0x{status:04X}", status)
+
+
+def store_as_is(association: Any, path: Path) -> None:
+    """Send one file of any class in the transfer syntax it has. Raises Refused or Unreachable."""
+    status = _status(association.send_c_store(path))
+    if status != 0x0000:
+        raise Refused(f"answered C-STORE with status 0x{status:04X}", status)
+
+
+def commitment_context() -> Any:
+    """Return the presentation context of Storage Commitment."""
+    return build_context(StorageCommitmentPushModel)
+
+
+def commitment_roles() -> list[Any]:
+    """Return the role selection under which the report may come on the same association (PS3.7 D.3.3.4)."""
+    return [build_role(StorageCommitmentPushModel, scu_role=True, scp_role=True)]
+
+
+def ask_commitment(association: Any, transaction_uid: str, objects: Sequence[Reference]) -> None:
+    """Send N-ACTION of Storage Commitment (PS3.4 Annex J.3.2). Raises Refused or Unreachable."""
+    request = Dataset()
+    request.TransactionUID = transaction_uid
+    request.ReferencedSOPSequence = []
+    for one in objects:
+        item = Dataset()
+        item.ReferencedSOPClassUID = one.sop_class_uid
+        item.ReferencedSOPInstanceUID = one.sop_instance_uid
+        request.ReferencedSOPSequence.append(item)
+    answer, _ = association.send_n_action(
+        request, STORAGE_COMMITMENT_ACTION, StorageCommitmentPushModel, STORAGE_COMMITMENT_INSTANCE
+    )
+    status = _status(answer)
+    if status != 0x0000:
+        raise Refused(f"answered the commitment request with status 0x{status:04X}", status)
+
+
+def series_contexts(paths: Sequence[Path]) -> list[Any]:
+    """Return the contexts that files of any class and transfer syntax need, for sending them as they are."""
+    wanted: set[tuple[str, str]] = set()
+    for path in paths:
+        meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).file_meta
+        wanted.add((str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)))
+    return [build_context(sop_class, syntax) for sop_class, syntax in sorted(wanted)][:128]

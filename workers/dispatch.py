@@ -1,0 +1,154 @@
+"""The dispatch process: complete? → route → job → bell; and the reconciler, and the spool's retention.
+
+It decides by pure functions over catalogue rows. It must never read pixels, nor run a model.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from celery import Celery
+
+from appliance.catalogue import Catalogue, events, jobs, receiving
+from appliance.catalogue import routing as decisions
+from appliance.catalogue.connection import now
+from appliance.catalogue.routing import RoutedPackage
+from appliance.completeness import Limits
+from appliance.completeness import decide as is_complete
+from appliance.errors import CurieError
+from appliance.log import logger
+from appliance.routing import RouteDecision
+from appliance.routing import decide as route_decision
+from appliance.settings import Route, Settings
+from dicom_nodes.spool import Spool
+from models.package import Package
+from models.registry import active_package
+from workers.celery_app import ring
+
+POLL_S = 0.4
+RETENTION_S = 60.0  # between two looks at the spool
+RING_AGAIN_S = 5.0
+PRIORITIES = {"urgent": 0, "routine": 9}
+
+
+class Dispatch:
+    """One pass after another over what the catalogue says is due."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, app: Celery) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.app = app
+        self.spool = Spool(settings.spool_dir, settings.spool.reserve_gb)
+        place = settings.completeness
+        self.limits = Limits(place.after_release_s, place.quiet_s, place.force_s)
+        self._retained_at = 0.0
+        self._rung_at = 0.0
+        self._bell_answers = True
+
+    def step(self) -> None:
+        """One pass: complete, route, reconcile, ring, retain."""
+        self._complete_studies()
+        new = self._route_studies()
+        self._reconcile(new)
+        if time.monotonic() - self._retained_at > RETENTION_S:
+            self._retained_at = time.monotonic()
+            self._retain()
+
+    # --- completeness ---
+
+    def _complete_studies(self) -> None:
+        with self.catalogue.read() as connection:
+            facts = receiving.receiving_studies(connection)
+        at = now()
+        for study, fact in facts.items():
+            decision = is_complete(fact, self.limits, at)
+            if not decision.complete:
+                continue
+            with self.catalogue.write() as connection:
+                done = receiving.complete_study(connection, study, decision.reason, fact.last_received_at, at)
+            if done:
+                logger().info("study_complete", study=study, reason=decision.reason)
+
+    # --- routing ---
+
+    def _route_studies(self) -> list[str]:
+        with self.catalogue.read() as connection:
+            waiting = decisions.studies_to_route(connection)
+        return [job for study in waiting for job in self._route(study)]
+
+    def _route(self, study: str) -> list[str]:
+        """Decide every route for one study in one transaction; returns the jobs that are new."""
+        decided = []
+        with self.catalogue.read() as connection:
+            summary = decisions.study_summary(connection, study)
+        for route in self.settings.routes:
+            try:
+                package = active_package(route.package, self.settings.data_dir)
+            except CurieError as error:
+                decided.append((unresolved(route), RouteDecision("failed", str(error))))
+                continue
+            decision = route_decision(summary, route.match, package.requirement)
+            decided.append((target(route, package), decision))
+        with self.catalogue.write() as connection:
+            if decisions.study_summary(connection, study) != summary:
+                return []  # it grew meanwhile; the next pass sees it whole
+            new = [decisions.record_decision(connection, summary, to, what, now()) for to, what in decided]
+            decisions.mark_routed(connection, study)
+        logger().info("study_routed", study=study, outcomes=[what.outcome for _, what in decided])
+        return [job for job in new if job]
+
+    # --- reconciler ---
+
+    def _reconcile(self, new: Sequence[str]) -> None:
+        """Fail jobs whose worker keeps dying; ring for what is due, at once when new, else every 5 s."""
+        with self.catalogue.read() as connection:
+            due = jobs.due_count(connection, now())
+            exhausted = jobs.any_exhausted(connection, now())
+        if exhausted:
+            with self.catalogue.write() as connection:
+                for job in jobs.fail_exhausted(connection, now()):
+                    logger().error("job_failed", job=job, reason="the worker died too often")
+        if new or (due and time.monotonic() - self._rung_at > RING_AGAIN_S):
+            self._rung_at = time.monotonic()
+            answers = ring(self.app)
+            if answers != self._bell_answers:
+                logger().warning("broker_answers" if answers else "broker_away")
+            self._bell_answers = answers
+
+    # --- retention ---
+
+    def _retain(self) -> None:
+        """Delete spool files past `keep_days`, and older ones first while space is below the reserve."""
+        keep = timedelta(days=self.settings.spool.keep_days)
+        self._remove_before(keep)
+        while self.spool.is_low() and keep > timedelta(hours=1):
+            keep /= 2
+            self._remove_before(keep)
+
+    def _remove_before(self, age: timedelta) -> None:
+        while True:
+            with self.catalogue.write() as connection:
+                rows = receiving.removable_files(connection, now() - age)
+                receiving.mark_removed(connection, [id for id, _ in rows])
+                if rows:
+                    events.record(connection, "images_removed", count=len(rows))
+            for _, path in rows:
+                self.spool.remove(path)
+            if not rows:
+                return
+            logger().info("images_removed", count=len(rows), older_than_s=round(age.total_seconds()))
+
+
+def target(route: Route, package: Package) -> RoutedPackage:
+    """Return what a decision of this route speaks of."""
+    return RoutedPackage(
+        route.name, package.id, package.version, package.digest, route.destinations, PRIORITIES[route.priority]
+    )
+
+
+def unresolved(route: Route) -> RoutedPackage:
+    """Return the same for a route whose package cannot be used."""
+    name, _, version = route.package.partition("@")
+    return RoutedPackage(route.name, name, version, "", route.destinations, PRIORITIES[route.priority])

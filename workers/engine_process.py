@@ -1,0 +1,206 @@
+"""One process per worker that holds the models, so that a hung or exploding run can be killed without the worker.
+
+The two ends speak JSON headers and raw arrays over a pipe; nothing is unpickled. The child ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from appliance import errors
+from appliance.errors import CurieError, EngineUnavailable
+from appliance.volume import Volume
+from models.package import Package
+from workers.pipeline import Inferred
+
+POLL_S = 0.2
+PASSED_ON = ("StudyUnsuitable", "StudyBlocked", "PackageRefused", "EngineUnavailable", "ResultRejected")
+
+
+class EngineDied(CurieError):
+    """The engine process ended in mid-run, was killed on its time limit, or broke."""
+
+
+class EngineProcess:
+    """The parent's end: starts the child when needed, sends one volume at a time, kills it when it must."""
+
+    def __init__(self, backends: Sequence[str], device: str) -> None:
+        self.backends = tuple(backends)
+        self.device = device
+        self._child: Any = None
+        self._pipe: Connection | None = None
+
+    def start(self) -> None:
+        """Start the child unless it runs."""
+        if self._child is not None and self._child.is_alive():
+            return
+        self.kill()
+        context = multiprocessing.get_context("spawn")
+        self._pipe, far_end = context.Pipe()
+        self._child = context.Process(target=serve, args=(far_end, self.backends, self.device), name="engine")
+        self._child.start()
+        far_end.close()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, or None."""
+        return self._child.pid if self._child is not None else None
+
+    def kill(self) -> None:
+        """End the child at once."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.join(timeout=10)
+            self._child = None
+        if self._pipe is not None:
+            self._pipe.close()
+            self._pipe = None
+
+    def warm(self, package: Package) -> None:
+        """Start the child and let it load a package, without waiting for it."""
+        self.start()
+        self._send({"op": "load", "folder": str(package.folder)})
+
+    def segment(self, volume: Volume, package: Package, keep_going: Callable[[], None]) -> Inferred:
+        """Run a package on a volume in the child.
+
+        `keep_going` is called every 0.2 s and raises to stop; the child is killed then, as on the time limit.
+        Raises the child's own errors, or EngineDied.
+        """
+        self.start()
+        try:
+            self._request(volume, package)
+            header = self._answer(package, keep_going)
+        except BaseException:
+            self.kill()
+            raise
+        if "error" in header:
+            raise _error(header)
+        assert self._pipe is not None
+        labels = np.frombuffer(self._pipe.recv_bytes(), dtype=np.uint8).reshape(volume.shape)
+        skipped = tuple((name, reason) for name, reason in header["skipped"])
+        return Inferred(labels, header["engine"], header["precision"], header["cpu_s"], skipped)
+
+    def _request(self, volume: Volume, package: Package) -> None:
+        voxels = np.ascontiguousarray(volume.voxels)
+        self._send(
+            {
+                "op": "segment",
+                "folder": str(package.folder),
+                "shape": voxels.shape,
+                "dtype": voxels.dtype.str,
+                "affine": volume.affine.tolist(),
+                "modality": volume.modality,
+            }
+        )
+        assert self._pipe is not None
+        self._write(memoryview(voxels).cast("B"))
+
+    def _send(self, header: dict[str, Any]) -> None:
+        self._write(json.dumps(header).encode())
+
+    def _write(self, content: Any) -> None:
+        assert self._pipe is not None
+        try:
+            self._pipe.send_bytes(content)
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise EngineDied("the engine process ended while it was given a volume") from error
+
+    def _answer(self, package: Package, keep_going: Callable[[], None]) -> dict[str, Any]:
+        assert self._pipe is not None
+        limit_s = package.manifest.resources.timeout_s
+        deadline = time.monotonic() + limit_s
+        while not self._pipe.poll(POLL_S):
+            keep_going()
+            if time.monotonic() > deadline:
+                raise EngineDied(f"the package's time limit of {limit_s} s is over; the engine was killed")
+        try:
+            answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
+        except (EOFError, ConnectionResetError) as error:
+            self._child.join(timeout=5)
+            raise EngineDied(f"the engine process ended in mid-run (exit code {self._child.exitcode})") from error
+        return answer
+
+
+def _error(header: dict[str, Any]) -> CurieError:
+    if header["error"] in PASSED_ON:
+        kind: type[CurieError] = getattr(errors, header["error"])
+        return kind(header["message"])
+    return EngineDied(f"the engine broke: {header['error']}")
+
+
+# --- the child ---
+
+
+def serve(pipe: Connection, backends: Sequence[str], device: str) -> None:
+    """Answer requests until the other end closes. Runs in the child."""
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    loaded: dict[str, Any] = {}
+    while True:
+        try:
+            header = json.loads(pipe.recv_bytes())
+            body = pipe.recv_bytes() if header["op"] == "segment" else b""
+        except (EOFError, OSError):
+            return
+        try:
+            choice = _loaded(loaded, header["folder"], backends, device)
+            if header["op"] == "segment":
+                _run(pipe, choice, header, body)
+        except Exception as error:  # noqa: BLE001 - the edge of this process: every error becomes an answer
+            if header["op"] == "segment":
+                pipe.send_bytes(json.dumps({"error": type(error).__name__, "message": str(error)}).encode())
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _loaded(loaded: dict[str, Any], folder: str, backends: Sequence[str], device: str) -> Any:
+    """Return (package, engine choice), loading and checking it the first time."""
+    from models.engines import choose_engine
+    from models.package import load_package
+
+    package = load_package(Path(folder))
+    key = f"{package.digest}"
+    if key not in loaded:
+        loaded[key] = (package, choose_engine(package, backends, device))
+    return loaded[key]
+
+
+def _run(pipe: Connection, loaded: Any, header: dict[str, Any], body: bytes) -> None:
+    from models.inference import segment
+
+    package, choice = loaded
+    volume = Volume(
+        voxels=np.frombuffer(body, dtype=header["dtype"]).reshape(header["shape"]),
+        affine=np.array(header["affine"]),
+        frames=(),
+        series_instance_uid="",
+        frame_of_reference_uid="",
+        modality=header["modality"],
+    )
+    started = time.process_time()
+    labels = segment(volume, package, choice.engine)
+    answer = {
+        "engine": choice.engine.name,
+        "precision": choice.engine.precision,
+        "skipped": choice.skipped,
+        "cpu_s": round(time.process_time() - started, 3),
+    }
+    pipe.send_bytes(json.dumps(answer).encode())
+    pipe.send_bytes(np.ascontiguousarray(labels, dtype=np.uint8))
+
+
+__all__ = ["EngineDied", "EngineProcess", "EngineUnavailable", "serve"]

@@ -1,0 +1,282 @@
+"""The worker: one Celery task that drains the due jobs, and a timer that does the same when no bell comes.
+
+Each job is claimed by a row with a lease and a fencing token; its run happens in the engine process, which is killed
+on the package's time limit. What is written under an old token is thrown away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery
+
+from appliance import __version__
+from appliance.catalogue import Catalogue, jobs
+from appliance.catalogue.connection import now
+from appliance.catalogue.jobs import Claim, Fenced, NewResult
+from appliance.errors import CurieError, PackageRefused, ResultRejected, StudyBlocked, StudyUnsuitable
+from appliance.job import ResultContext
+from appliance.log import logger
+from appliance.settings import Settings
+from appliance.volume import Volume
+from dicom_nodes.spool import write_durably
+from models.package import Package
+from models.registry import active_package
+from workers.engine_process import EngineProcess
+from workers.pipeline import Inferred, Made, MadeObject, read_study
+
+TIMER_S = 5.0
+RETRY_S = 5.0
+
+
+class Stopping(CurieError):
+    """The worker was told to stop; the job goes back to the queue and nobody is to blame."""
+
+
+class Worker:
+    """Claims jobs and runs them, one at a time."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue, name: str) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.name = f"{socket.gethostname()}/{name}"
+        self.engine = EngineProcess(settings.worker.backends, settings.worker.device)
+        self.stopping = threading.Event()
+        self._busy = threading.Lock()
+        self._drained_at = time.monotonic()
+
+    def warm(self) -> None:
+        """Load the packages of the routes, so that the first study does not wait for it."""
+        for name in sorted({route.package for route in self.settings.routes}):
+            try:
+                self.engine.warm(active_package(name, self.settings.data_dir))
+            except CurieError as error:
+                logger().error("package_not_loaded", package=name, cause=str(error))
+
+    def drain(self) -> int:
+        """Run every due job; returns how many. A second caller returns at once while one drains."""
+        if not self._busy.acquire(blocking=False):
+            return 0
+        try:
+            done = 0
+            while not self.stopping.is_set() and self._run_one():
+                done += 1
+            self._drained_at = time.monotonic()
+            return done
+        finally:
+            self._busy.release()
+
+    def timer(self) -> None:
+        """Drain whenever no bell came for 5 s; ends with the worker."""
+        while not self.stopping.wait(0.5):
+            if time.monotonic() - self._drained_at >= TIMER_S:
+                self._drain_safely()
+
+    def _drain_safely(self) -> None:
+        try:
+            self.drain()
+        except Exception as error:  # noqa: BLE001 - the edge of this thread: the timer must go on
+            logger().error("drain_failed", cause=type(error).__name__)
+            self._drained_at = time.monotonic()
+
+    def stop(self) -> None:
+        """Stop after putting the running job back."""
+        self.stopping.set()
+
+    # --- one job ---
+
+    def _run_one(self) -> bool:
+        with self.catalogue.read() as connection:
+            if not jobs.due_count(connection, now()):
+                return False
+        with self.catalogue.write() as connection:
+            held = jobs.claim(connection, self.name, now())
+        if held is None:
+            return False
+        logger().info("job_started", job=held.id, token=held.token)
+        try:
+            self._run(held)
+        except Fenced:
+            logger().warning("job_fenced", job=held.id, token=held.token)
+        return True
+
+    def _run(self, held: Claim) -> None:
+        try:
+            made = self._made(held)
+            self._commit(held, made)
+        except Fenced:
+            raise
+        except StudyUnsuitable as reason:
+            self._finish(held, "unsuitable", str(reason))
+        except (StudyBlocked, ResultRejected, PackageRefused) as reason:
+            self._finish(held, "failed", str(reason))
+        except Stopping as reason:
+            self._put_back(held, str(reason), counts=False)
+        except Exception as error:  # noqa: BLE001 - the edge of a job: whatever breaks, the job is put back
+            cause = str(error) if isinstance(error, CurieError) else f"{type(error).__name__} in the pipeline"
+            self._put_back(held, cause, counts=True)
+
+    def _made(self, held: Claim) -> Made:
+        package = self._package(held)
+        with self.catalogue.read() as connection:
+            paths = [self.settings.spool_dir / path for path in jobs.input_paths(connection, held.id)]
+            supersedes = jobs.results_of(connection, held.supersedes) if held.supersedes else []
+        gone = sum(not path.exists() for path in paths)
+        if gone:
+            raise StudyBlocked(f"{gone} of {len(paths)} images are no longer in the spool; have the study sent again")
+        pulse = Pulse(self, held)
+
+        def segment(volume: Volume) -> Inferred:
+            return self.engine.segment(volume, package, pulse.check)
+
+        with pulse:
+            return read_study(paths, package, segment, lambda ran: self._context(held, package, ran, supersedes))
+
+    def _package(self, held: Claim) -> Package:
+        package = active_package(f"{held.package}@{held.package_version}", self.settings.data_dir)
+        if package.digest != held.package_digest:
+            raise PackageRefused(f"{held.package}@{held.package_version} is not the package that the job names")
+        return package
+
+    def _context(self, held: Claim, package: Package, ran: Inferred, supersedes: Sequence[str]) -> ResultContext:
+        return ResultContext(
+            appliance_name=self.settings.appliance.name,
+            appliance_uid=self.settings.appliance_uid,
+            software_version=__version__,
+            job_id=held.id,
+            package=package.id,
+            package_version=package.version,
+            package_digest=package.digest,
+            title=package.manifest.title,
+            engine=ran.engine,
+            precision=ran.precision,
+            made_at=held.created_at,
+            supersedes=tuple(supersedes),
+            not_for_clinical_use=package.manifest.not_for_clinical_use,
+        )
+
+    def _commit(self, held: Claim, made: Made) -> None:
+        results = [self._keep(held, one) for one in made.objects]
+        accepted = {one.name: tuple(one.results) for one in self.settings.destinations}
+        record = {
+            "engine": f"{made.inferred.engine} {made.inferred.precision}",
+            "timings": {**made.timings, "inference_cpu_s": made.inferred.cpu_s},
+            "findings": [_finding_record(one) for one in made.findings],
+        }
+        with self.catalogue.write() as connection:
+            jobs.commit_results(connection, held, results, accepted, record, now())
+        logger().info("results_written", job=held.id, **made.timings)
+
+    def _keep(self, held: Claim, made: MadeObject) -> NewResult:
+        path = f"{held.id[:2]}/{held.id}/{made.role}-{held.token}.dcm"
+        write_durably(self.settings.results_dir / path, made.content)
+        digest = hashlib.sha256(made.content).hexdigest()
+        return NewResult(
+            made.sop_instance_uid,
+            made.sop_class_uid,
+            made.series_instance_uid,
+            made.role,
+            path,
+            digest,
+            len(made.content),
+        )
+
+    def _finish(self, held: Claim, state: str, reason: str) -> None:
+        with self.catalogue.write() as connection:
+            jobs.finish(connection, held, state, reason, now())
+        logger().warning(f"job_{state}", job=held.id, reason=reason)
+
+    def _put_back(self, held: Claim, cause: str, *, counts: bool) -> None:
+        due_at = now() + timedelta(seconds=RETRY_S if counts else 0)
+        with self.catalogue.write() as connection:
+            state = jobs.put_back(connection, held, cause, due_at, counts=counts)
+        logger().warning("job_put_back", job=held.id, cause=cause, state=state)
+
+
+class Pulse:
+    """The heartbeat of one claim: a thread renews the lease; `check` raises once the job is no longer ours."""
+
+    def __init__(self, worker: Worker, held: Claim) -> None:
+        self.worker = worker
+        self.held = held
+        self._over = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Pulse:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._over.set()
+        self._thread.join(timeout=5)
+
+    def check(self) -> None:
+        """Raise Fenced or Stopping when the run is to end."""
+        if self._lost.is_set():
+            raise Fenced(self.held.id)
+        if self.worker.stopping.is_set():
+            raise Stopping("the worker was stopped")
+
+    def _beat(self) -> None:
+        wait_s = 1.0  # the first beats are close, so that a cancelled job ends soon
+        while not self._over.wait(wait_s):
+            try:
+                with self.worker.catalogue.write() as connection:
+                    if not jobs.heartbeat(connection, self.held, now()):
+                        self._lost.set()
+                        return
+            except Exception as error:  # noqa: BLE001 - the catalogue may be away for a while; the lease decides
+                logger().warning("heartbeat_failed", job=self.held.id, cause=type(error).__name__)
+            wait_s = min(wait_s * 2, jobs.LEASE_S / 4)
+
+
+def _finding_record(finding: Any) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "segment": finding.segment_number,
+        "code": asdict(finding.code),
+        "tracking_uid": finding.tracking_uid,
+        "measurements": [
+            {"name": m.name.meaning, "value": round(m.value, 4), "unit": m.unit.value} for m in finding.measurements
+        ],
+    }
+
+
+def run_worker(app: Celery, worker: Worker) -> None:
+    """Run Celery's worker (solo pool) in this process until SIGTERM; drain on each bell and on the timer."""
+
+    @app.task(name="curie.drain")
+    def drain() -> None:
+        worker.drain()
+
+    threading.Thread(target=worker.timer, daemon=True).start()
+    worker.warm()
+    command = app.Worker(pool="solo", concurrency=1, quiet=True, loglevel="ERROR", without_gossip=True,
+                         without_mingle=True, without_heartbeat=True)  # fmt: skip
+    stop = _stop_both(worker, command)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        command.start()
+    finally:
+        worker.stop()
+        worker.engine.kill()
+
+
+def _stop_both(worker: Worker, command: Any) -> Any:
+    def stop(number: int, frame: object) -> None:  # noqa: ARG001
+        worker.stop()
+        threading.Timer(8.0, os._exit, args=(0,)).start()  # Celery waits for a broker that is away
+        command.stop()
+
+    return stop
