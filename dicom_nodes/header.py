@@ -80,9 +80,10 @@ def _refuse_cut(ds: Dataset) -> None:
     if SOP_INSTANCE_UID not in ds:
         raise _unreadable("the file has no SOP Instance UID")
     for raw in ds.values():  # as received and in the file's order, unlike elements()
-        if isinstance(raw, RawDataElement) and isinstance(raw.value, bytes) and raw.tag < PIXELS:
-            if len(raw.value) < raw.length != UNDEFINED:
-                raise _unreadable(f"the file is cut inside element {raw.tag}")
+        if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes) or raw.tag >= PIXELS:
+            continue
+        if len(raw.value) < raw.length != UNDEFINED:
+            raise _unreadable(f"the file is cut inside element {raw.tag}")
 
 
 def _unreadable(sentence: str) -> InstanceRefused:

@@ -1,0 +1,35 @@
+"""The coded concepts that results use, as tables (PS3.16), and their form for highdicom.
+
+Codes that depend on a finding come with the finding from the model package; here stand those of the writers
+themselves. This module must never invent a code: every value is of DICOM (DCM), SNOMED CT (SCT) or UCUM.
+"""
+
+from __future__ import annotations
+
+from highdicom.sr import CodedConcept
+
+from appliance.finding import Code
+
+# CID 7005 Contributing Equipment Purposes of Reference
+ACQUISITION_EQUIPMENT = Code("109101", "DCM", "Acquisition Equipment")
+PROCESSING_EQUIPMENT = Code("109102", "DCM", "Processing Equipment")
+# CID 7162 Surface Processing Algorithm Families
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+# CID 7202 Source Image Purposes of Reference, CID 7203 Image Derivations
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+SEGMENTATION = Code("113076", "DCM", "Segmentation")
+# CID 100 Quantitative Diagnostic Imaging Procedures: modality → what was done
+PROCEDURE_REPORTED = {
+    "CT": Code("77477000", "SCT", "Computed tomography"),
+    "MR": Code("113091000", "SCT", "Magnetic resonance imaging"),
+    "PT": Code("82918005", "SCT", "Positron emission tomography"),
+}
+ANY_PROCEDURE = Code("363679005", "SCT", "Imaging")
+# PS3.16 TID 300 and CID 7147
+FINDING_COMMENT = Code("121106", "DCM", "Comment")
+PREDECESSOR = Code("122405", "DCM", "Algorithm Manufacturer")
+
+
+def concept(code: Code) -> CodedConcept:
+    """Return the code as highdicom wants it."""
+    return CodedConcept(code.value, code.scheme, code.meaning)

@@ -1,0 +1,187 @@
+"""What every result says of its patient, its study and its making, and how it becomes a file.
+
+Patient and study are the source's, letter for letter as cleaned; equipment, series and times are ours and come
+from the ResultContext. Nothing here may ask a clock or a random source: one context, one sequence of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from io import BytesIO
+from typing import Any
+
+from pydicom import Dataset, dcmwrite
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
+
+from appliance.finding import Code
+from appliance.job import ResultContext
+from dicom_nodes import codes
+from dicom_nodes.pydicom_quiet import lenient
+from dicom_nodes.source import UNICODE, SourceHeaders
+
+MANUFACTURER = "Petite Curie"
+NOT_CLINICAL = "not for clinical use"
+LONGEST_LO, LONGEST_SH = 64, 16
+
+REQUIRED = (  # type 2 of Patient and General Study: there, if only empty (PS3.3 C.7.1.1, C.7.2.1)
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime",
+    "AccessionNumber", "StudyID", "ReferringPhysicianName",
+)  # fmt: skip
+COPIED = (  # where the source has them
+    "IssuerOfPatientID", "TypeOfPatientID", "IssuerOfPatientIDQualifiersSequence", "OtherPatientIDsSequence",
+    "PatientBirthTime", "OtherPatientNames", "EthnicGroup", "PatientComments", "ReferencedPatientSequence",
+    "PatientSpeciesDescription", "PatientSpeciesCodeSequence", "PatientBreedDescription", "ResponsiblePerson",
+    "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
+    "ClinicalTrialSponsorName", "ClinicalTrialProtocolID", "ClinicalTrialProtocolName", "ClinicalTrialSiteID",
+    "ClinicalTrialSiteName", "ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID",
+    "ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription",
+    "StudyDescription", "PhysiciansOfRecord", "NameOfPhysiciansReadingStudy", "ReferencedStudySequence",
+    "ProcedureCodeSequence", "IssuerOfAccessionNumberSequence", "AdmittingDiagnosesDescription", "PatientAge",
+    "PatientSize", "PatientWeight", "Occupation", "AdditionalPatientHistory", "AdmissionID", "MedicalAlerts",
+    "Allergies", "SmokingStatus", "PatientState", "TimezoneOffsetFromUTC",
+    "InstitutionName", "InstitutionAddress", "InstitutionalDepartmentName",
+)  # fmt: skip
+ACQUISITION = (
+    "Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName", "DeviceSerialNumber",
+    "SoftwareVersions",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Series:
+    """How the series of one kind of result is named."""
+
+    role: str  # of the UIDs: f"{role}" the object, f"{role}-series" the series
+    number: int
+    noun: str  # after the package's title
+
+
+SEGMENTATION_SERIES = Series("seg", 901, "segmentation")
+REPORT_SERIES = Series("sr", 902, "report")
+
+
+def stamp(ds: Dataset, source: SourceHeaders, context: ResultContext, series: Series) -> None:
+    """Write patient, study, series, equipment and times into a result, over whatever stands there."""
+    ds.SpecificCharacterSet = UNICODE
+    _copy(ds, source.header)
+    put(ds, "SeriesInstanceUID", context.uid(f"{series.role}-series"))
+    put(ds, "SOPInstanceUID", context.uid(series.role))
+    put(ds.file_meta, "MediaStorageSOPInstanceUID", context.uid(series.role))
+    ds.SeriesNumber, ds.InstanceNumber = series.number, 1
+    ds.SeriesDescription = series_description(context, series)
+    _equipment(ds, context)
+    _times(ds, context.made_at)
+    ds.ContributingEquipmentSequence = [_acquisition(source.header), _processing(context)]
+
+
+def _copy(ds: Dataset, header: Dataset) -> None:
+    for keyword in REQUIRED:
+        put(ds, keyword, header[keyword].value if keyword in header else "")
+    for keyword in COPIED:
+        if keyword in header:
+            put(ds, keyword, header[keyword].value)
+        elif keyword in ds:
+            delattr(ds, keyword)
+
+
+def put(ds: Dataset, keyword: str, value: Any) -> None:
+    """Set a value letter for letter (attribute access would check it)."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None, keyword
+    ds[tag] = DataElement(tag, dictionary_VR(tag), value)
+
+
+def series_description(context: ResultContext, series: Series) -> str:
+    """Return the Series Description: title, kind, and the warning, the title cut where it is too long."""
+    rest = f" {series.noun}" + (f" ({NOT_CLINICAL})" if context.not_for_clinical_use else "")
+    return context.title[: LONGEST_LO - len(rest)].rstrip() + rest
+
+
+def _equipment(ds: Dataset, context: ResultContext) -> None:
+    ds.Manufacturer, ds.ManufacturerModelName = MANUFACTURER, model_name(context)
+    ds.SoftwareVersions = software_versions(context)
+    ds.DeviceSerialNumber = context.appliance_uid[:LONGEST_LO]
+    ds.StationName = context.appliance_name[:LONGEST_SH]
+    ds.DeviceUID = context.appliance_uid
+
+
+def model_name(context: ResultContext) -> str:
+    """Return the Manufacturer's Model Name: the package that made the result."""
+    return context.package[:LONGEST_LO]
+
+
+def software_versions(context: ResultContext) -> list[str]:
+    """Return the Software Versions as a list: of this software, of the package."""
+    return [context.software_version[:LONGEST_LO], f"{context.package} {context.package_version}"[:LONGEST_LO]]
+
+
+def _times(ds: Dataset, made_at: datetime) -> None:
+    day, time = made_at.strftime("%Y%m%d"), made_at.strftime("%H%M%S")
+    for what in ("Content", "Series", "InstanceCreation"):
+        setattr(ds, f"{what}Date", day)
+        setattr(ds, f"{what}Time", time)
+
+
+def _acquisition(header: Dataset) -> Dataset:
+    """Return the Contributing Equipment item of the scanner."""
+    item = Dataset()
+    for keyword in ACQUISITION:
+        if keyword in header:
+            put(item, keyword, header[keyword].value)
+    if "Manufacturer" not in item:
+        item.Manufacturer = ""
+    item.PurposeOfReferenceCodeSequence = [coded(codes.ACQUISITION_EQUIPMENT)]
+    return item
+
+
+def _processing(context: ResultContext) -> Dataset:
+    """Return the Contributing Equipment item of the algorithm (PS3.3 C.12.1)."""
+    item = Dataset()
+    item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, model_name(context)
+    item.SoftwareVersions = software_versions(context)
+    item.StationName = context.appliance_name[:LONGEST_SH]
+    item.DeviceSerialNumber = context.appliance_uid[:LONGEST_LO]
+    item.DeviceUID = context.appliance_uid
+    item.ContributionDateTime = context.made_at.strftime("%Y%m%d%H%M%S")
+    item.ContributionDescription = "; ".join(f"{name} {value}" for name, value in provenance(context).items())
+    item.PurposeOfReferenceCodeSequence = [coded(codes.PROCESSING_EQUIPMENT)]
+    return item
+
+
+def provenance(context: ResultContext) -> dict[str, str]:
+    """Return what tells this run from any other, as name → value."""
+    return {
+        "package": f"{context.package} {context.package_version}",
+        "digest": context.package_digest,
+        "engine": f"{context.engine} {context.precision}",
+        "job": context.job_id,
+    }
+
+
+def coded(code: Code) -> Dataset:
+    """Return one item of a code sequence."""
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme, code.meaning
+    return item
+
+
+def referenced(instances: Sequence[tuple[str, str]]) -> list[Dataset]:
+    """Return items that refer to (SOP Class UID, SOP Instance UID)."""
+    found = []
+    for sop_class_uid, sop_instance_uid in instances:
+        item = Dataset()
+        put(item, "ReferencedSOPClassUID", sop_class_uid)
+        put(item, "ReferencedSOPInstanceUID", sop_instance_uid)
+        found.append(item)
+    return found
+
+
+def part10(ds: Dataset) -> bytes:
+    """Return the dataset as a complete file (PS3.10)."""
+    buffer = BytesIO()
+    with lenient():
+        dcmwrite(buffer, ds, enforce_file_format=True)
+    return buffer.getvalue()

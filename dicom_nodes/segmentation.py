@@ -1,0 +1,161 @@
+"""Label map → one DICOM Segmentation (PS3.3 A.51), BINARY, a segment for each finding.
+
+highdicom makes the object around a single frame, so that modules and codes are its; all frames are then put in
+as bytes (segment_frames.py), and what depends on clock or chance is replaced from the context. It must never
+change a voxel: what is read back equals the label map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import highdicom as hd
+import numpy as np
+from pydicom import Dataset
+
+from appliance.errors import ResultRejected
+from appliance.finding import Finding
+from appliance.job import ResultContext
+from appliance.volume import Volume
+from dicom_nodes import codes, origin, segment_frames
+from dicom_nodes.codes import concept
+from dicom_nodes.pydicom_quiet import lenient
+from dicom_nodes.segment_frames import LabelMap
+from dicom_nodes.source import SourceHeaders
+
+SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.66.4"
+COPIED = ("BodyPartExamined", "Laterality", "PositionReferenceIndicator")  # of series and frame of reference
+CONTENT_LABEL = "AI_SEG"
+PLACEHOLDER = "1.2.3"  # UIDs that are replaced
+
+
+def write_segmentation(
+    label_map: LabelMap, volume: Volume, findings: Sequence[Finding], source: SourceHeaders, context: ResultContext
+) -> bytes:
+    """Return a complete Part 10 file, the same bytes for the same arguments.
+
+    `label_map` is (k, j, i) on the grid of `volume`, 0 background. Raises ResultRejected when it is on
+    another grid, is empty or holds a label without finding.
+    """
+    numbers = segment_numbers(label_map, volume, findings)
+    frames = segment_frames.frames_of(label_map, numbers)
+    described = [finding for finding in findings if finding.segment_number in numbers]
+    with lenient():
+        ds = _template(volume, described, source, context)
+        _finish(ds, volume, source, context)
+        ds.NumberOfFrames = len(frames)
+        head = origin.part10(ds)
+    bits = segment_frames.packed_bits(label_map, frames)
+    pixels = segment_frames.element(0x7FE00010, b"OB", bits + b"\0" * (len(bits) % 2))
+    return head + segment_frames.per_frame_groups(frames, source) + pixels
+
+
+def segment_numbers(label_map: LabelMap, volume: Volume, findings: Sequence[Finding]) -> dict[int, int]:
+    """Return label → Segment Number: the labels that have voxels, numbered from 1 (PS3.3 C.8.20.4)."""
+    if label_map.shape != volume.shape or label_map.dtype != np.uint8:
+        raise ResultRejected(f"the label map is {label_map.shape} {label_map.dtype}, the volume {volume.shape}")
+    there = {int(label) for label in np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[1:]) + 1}
+    known = [finding.segment_number for finding in findings]
+    if len(set(known)) != len(known):
+        raise ResultRejected("two findings have one segment number")
+    if unknown := there - set(known):
+        raise ResultRejected(f"the label map holds {len(unknown)} labels without a finding")
+    if not there:
+        raise ResultRejected("the label map is empty: there is nothing to write")
+    return {label: n for n, label in enumerate(sorted(there), 1)}
+
+
+def _template(volume: Volume, findings: Sequence[Finding], source: SourceHeaders, context: ResultContext) -> Dataset:
+    """Return highdicom's Segmentation of one frame, without its frame."""
+    image = _source_image(volume, source)
+    plane = np.zeros((1, image.Rows, image.Columns), np.uint8)
+    plane[0, 0, 0] = 1
+    ds = hd.seg.Segmentation(
+        source_images=[image],
+        pixel_array=plane,
+        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(n, finding, context) for n, finding in enumerate(findings, 1)],
+        series_instance_uid=PLACEHOLDER,
+        series_number=1,
+        sop_instance_uid=PLACEHOLDER,
+        instance_number=1,
+        manufacturer=origin.MANUFACTURER,
+        manufacturer_model_name=origin.model_name(context),
+        software_versions=context.software_version,
+        device_serial_number=context.appliance_uid,
+        content_label=CONTENT_LABEL,
+        content_description=context.title[: origin.LONGEST_LO],
+        pixel_measures=_measures(volume),
+    )
+    del ds.PerFrameFunctionalGroupsSequence, ds.PixelData
+    return ds
+
+
+def _source_image(volume: Volume, source: SourceHeaders) -> Dataset:
+    """Return a stand-in for the first image: its geometry, nothing of the patient."""
+    plane, ds = source.planes[0], Dataset()
+    for keyword in origin.REQUIRED:
+        setattr(ds, keyword, "")
+    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", PLACEHOLDER
+    ds.StudyInstanceUID = ds.SeriesInstanceUID = PLACEHOLDER
+    ds.FrameOfReferenceUID, ds.Modality = PLACEHOLDER, volume.modality
+    ds.Rows, ds.Columns = plane.rows, plane.columns
+    ds.ImagePositionPatient = list(plane.position or ())
+    ds.ImageOrientationPatient = list(plane.orientation or ())
+    ds.PixelSpacing = list(plane.pixel_spacing or ())
+    ds.SliceThickness = volume.spacing_mm[0]
+    return ds
+
+
+def _measures(volume: Volume) -> hd.PixelMeasuresSequence:
+    slices, rows, columns = volume.spacing_mm
+    return hd.PixelMeasuresSequence((rows, columns), slice_thickness=slices, spacing_between_slices=slices)
+
+
+def _segment(number: int, finding: Finding, context: ResultContext) -> hd.seg.SegmentDescription:
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=finding.name[: origin.LONGEST_LO],
+        segmented_property_category=concept(finding.category),
+        segmented_property_type=concept(finding.code),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=algorithm(context),
+        tracking_uid=finding.tracking_uid,
+        tracking_id=tracking_id(finding, context),
+        anatomic_regions=[concept(finding.site)] if finding.site else None,
+        display_color=hd.color.CIELabColor.from_rgb(*finding.rgb),
+    )
+
+
+def tracking_id(finding: Finding, context: ResultContext) -> str:
+    """Return the Tracking Identifier, the same in every object of one result."""
+    return f"{context.package} {finding.name}"
+
+
+def algorithm(context: ResultContext) -> hd.AlgorithmIdentificationSequence:
+    """Return the Algorithm Identification (PS3.3 Table 10-19) with package, version and digest."""
+    return hd.AlgorithmIdentificationSequence(
+        name=context.package,
+        family=concept(codes.ARTIFICIAL_INTELLIGENCE),
+        version=context.package_version,
+        source=origin.MANUFACTURER,
+        parameters=origin.provenance(context),
+    )
+
+
+def _finish(ds: Dataset, volume: Volume, source: SourceHeaders, context: ResultContext) -> None:
+    """Replace what stood in for patient, study, references and UIDs."""
+    origin.stamp(ds, source, context, origin.SEGMENTATION_SERIES)
+    for keyword in COPIED:
+        if keyword in source.header:
+            origin.put(ds, keyword, source.header[keyword].value)
+    origin.put(ds, "FrameOfReferenceUID", volume.frame_of_reference_uid)
+    ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(volume)  # one slice has no spacing
+    dimensions = context.uid("seg-dimensions")
+    for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    series = Dataset()
+    origin.put(series, "SeriesInstanceUID", volume.series_instance_uid)
+    series.ReferencedInstanceSequence = origin.referenced(source.instances)
+    ds.ReferencedSeriesSequence = [series]
+    ds.SourceImageSequence = origin.referenced(source.instances)
