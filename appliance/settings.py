@@ -56,12 +56,12 @@ class CatalogueTable(_Table):
 
 
 class Broker(_Table):
-    url: str = Field("embedded", pattern=r"^(embedded|rediss?://.+|redis\+socket://.+)$")
+    url: str = Field(default="embedded", pattern=r"^(embedded|rediss?://.+|redis\+socket://.+)$")
 
 
 class Spool(_Table):
-    reserve_gb: float = Field(5, ge=0)
-    keep_days: float = Field(30, gt=0)
+    reserve_gb: float = Field(default=5, ge=0)
+    keep_days: float = Field(default=30, gt=0)
 
 
 class Tls(_Table):
@@ -75,12 +75,12 @@ class Receiver(_Table):
     ae_title: AETitle = "CURIE"
     host: str = "0.0.0.0"
     port: Port = 11112
-    processes: int = Field(1, ge=1, le=64)
+    processes: int = Field(default=1, ge=1, le=64)
     unknown_sources: Literal["refuse", "accept"] = "refuse"
-    max_associations: int = Field(64, ge=1)
-    max_associations_per_source: int = Field(16, ge=1)
-    max_associations_per_address: int = Field(8, ge=1)
-    max_instance_gb: float = Field(4, gt=0)
+    max_associations: int = Field(default=64, ge=1)
+    max_associations_per_source: int = Field(default=16, ge=1)
+    max_associations_per_address: int = Field(default=8, ge=1)
+    max_instance_gb: float = Field(default=4, gt=0)
     stow: bool = False
     stow_port: Port = 8443
     tls: Tls | None = None
@@ -93,9 +93,9 @@ class Completeness(_Table):
 
 
 class Worker(_Table):
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda:\d+)$")
-    count: int = Field(1, ge=1, le=64)
-    memory_gb: float = Field(0, ge=0)
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
+    count: int = Field(default=1, ge=1, le=64)
+    memory_gb: float = Field(default=0, ge=0)
     backends: tuple[Literal["tensorrt", "tensorrt-rtx", "torch-cuda", "openvino", "onnxruntime", "torch"], ...] = (
         "tensorrt",
         "tensorrt-rtx",
@@ -129,7 +129,7 @@ class Destination(_Table):
     host: str | None = None
     port: Port = 104
     url: str | None = None
-    auth: str | None = Field(None, pattern=r"^(bearer|basic):.+$")
+    auth: str | None = Field(default=None, pattern=r"^(bearer|basic):.+$")
     commitment: bool = True
     find: bool = False
     results: tuple[Literal["SEG", "SR", "KOS", "PMAP", "GSPS", "SC", "PDF", "RTSTRUCT", "LABELMAP"], ...] = (
@@ -179,7 +179,7 @@ class Alerts(_Table):
 
 class Audit(_Table):
     syslog: str = ""
-    keep_years: float = Field(10, gt=0)
+    keep_years: float = Field(default=10, gt=0)
 
 
 class Settings(_Table):
@@ -236,7 +236,7 @@ class Settings(_Table):
     def without_effect(self) -> list[str]:
         """Return the keys that are set but have no effect in this version."""
         given = self.model_fields_set
-        later = [key for key in ("federation", "coordinator", "alerts", "audit") if key in given]
+        later: list[str] = [key for key in ("federation", "coordinator", "alerts", "audit") if key in given]
         for table, keys in _LATER.items():
             part = getattr(self, table)
             later += [f"{table}.{key}" for key in keys if part and key in part.model_fields_set]

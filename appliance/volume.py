@@ -7,11 +7,12 @@ voxel in the patient's LPS coordinates in mm (PS3.3 C.7.6.2.1.1): +x left, +y po
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 
 

@@ -12,11 +12,12 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydicom import Dataset
+from sqlalchemy import Connection
 
 from appliance.catalogue import Catalogue, events, receiving
 from appliance.catalogue.connection import now
@@ -192,8 +193,6 @@ def _known_of(row: ReceivedInstance | None) -> KnownInstance | None:
 
 
 def _as_result(row: ReceivedInstance) -> ReceivedInstance:
-    from dataclasses import replace
-
     return replace(row, state="result", geometry=[])
 
 
@@ -218,7 +217,7 @@ def _same_decoded(folder: Path, row: ReceivedInstance, known: KnownInstance) -> 
         return False
 
 
-def _write_files(connection: receiving.Connection, decided: Sequence[Decided]) -> None:
+def _write_files(connection: Connection, decided: Sequence[Decided]) -> None:
     grown: dict[str, int] = {}
     for one in decided:
         _write_file(connection, one)
@@ -228,7 +227,7 @@ def _write_files(connection: receiving.Connection, decided: Sequence[Decided]) -
         events.record(connection, "instance_indexed", study=study, count=count)
 
 
-def _write_file(connection: receiving.Connection, one: Decided) -> None:
+def _write_file(connection: Connection, one: Decided) -> None:
     row = one.row
     if one.verdict == "same":
         current = receiving.known_instance(connection, row.sop_instance_uid)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ipaddress
 import threading
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +81,7 @@ class Receiver:
                 "free the port or change receiver.port"
             ) from None
 
-    def _event_table(self) -> list[tuple[Any, Callable[..., Any]]]:
+    def _event_table(self) -> list[Any]:
         return [
             (evt.EVT_REQUESTED, self._on_requested),
             (evt.EVT_ESTABLISHED, self._on_established),

@@ -38,7 +38,7 @@ def template_file(kind: str) -> Path:
 
 def template_axial(kind: str) -> tuple[Array, np.ndarray]:
     """Return (voxels (k, j, i) float32, affine 4×4 (k, j, i, 1) → LPS mm): axial slices, feet to head."""
-    image = nibabel.as_closest_canonical(nibabel.load(template_file(kind)))  # (x, y, z) right-left, RAS mm
+    image = nibabel.as_closest_canonical(nibabel.load(template_file(kind)))  # type: ignore[no-untyped-call]  # (x, y, z) right-left, RAS mm
     voxels = np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0)[:, ::-1, ::-1]
     x, y = image.shape[:2]
     spacing = image.header.get_zooms()[:3]

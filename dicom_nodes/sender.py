@@ -44,10 +44,10 @@ def associate(
     ae.maximum_pdu_size = 131072
     ae.connection_timeout, ae.dimse_timeout, ae.acse_timeout = CONNECT_S, DIMSE_S, ACSE_S
     association = ae.associate(
-        destination.host,
+        destination.host or "",
         destination.port,
         contexts=list(contexts),
-        ae_title=destination.ae_title,
+        ae_title=destination.ae_title or "",
         evt_handlers=list(handlers),
         **more,
     )

@@ -166,7 +166,7 @@ class Worker:
 
     def _commit(self, held: Claim, made: Made) -> None:
         results = [self._keep(held, one) for one in made.objects]
-        accepted = {one.name: tuple(one.results) for one in self.settings.destinations}
+        accepted: dict[str, tuple[str, ...]] = {one.name: one.results for one in self.settings.destinations}
         record = {
             "engine": f"{made.inferred.engine} {made.inferred.precision}",
             "timings": {**made.timings, "inference_cpu_s": made.inferred.cpu_s},
@@ -255,7 +255,7 @@ def _finding_record(finding: Any) -> dict[str, Any]:
 def run_worker(app: Celery, worker: Worker) -> None:
     """Run Celery's worker (solo pool) in this process until SIGTERM; drain on each bell and on the timer."""
 
-    @app.task(name="curie.drain")
+    @app.task(name="curie.drain")  # type: ignore[untyped-decorator]  # Celery has no types
     def drain() -> None:
         worker.drain()
 

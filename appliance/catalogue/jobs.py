@@ -91,7 +91,7 @@ def claim(connection: Connection, worker: str, now: datetime) -> Claim | None:
     ).one_or_none()
     if row is None:
         return None
-    got = Claim(*row)
+    got = Claim(**row._mapping)
     events.record(connection, "job_started", study=got.study_instance_uid, job=got.id, token=got.token, worker=worker)
     return got
 

@@ -50,7 +50,7 @@ def _parcels(connection: Connection, *where: Any) -> list[Parcel]:
         .where(*where)
         .order_by(outbox.c.id)
     ).all()
-    return [Parcel(*row) for row in rows]
+    return [Parcel(**row._mapping) for row in rows]
 
 
 def due(connection: Connection, now: datetime, state: str = "waiting") -> list[Parcel]:

@@ -92,7 +92,7 @@ def find_study(connection: Connection, key: str) -> str:
     ).scalars()
     found = list(rows)
     if len(found) == 1:
-        return found[0]
+        return str(found[0])
     if found:
         raise Missing(f"{len(found)} studies have this Accession Number; name one by its Study Instance UID")
     raise Missing("no study has this Study Instance UID or Accession Number; `curie studies list` shows them")

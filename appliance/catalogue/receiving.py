@@ -121,7 +121,7 @@ def known_instance(connection: Connection, sop_instance_uid: str) -> KnownInstan
         .order_by(instance.c.revision.desc())
         .limit(1)
     ).one_or_none()
-    return KnownInstance(*row) if row else None
+    return KnownInstance(**row._mapping) if row else None
 
 
 def last_revision(connection: Connection, sop_instance_uid: str) -> int:

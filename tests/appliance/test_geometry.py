@@ -18,10 +18,7 @@ SAGITTAL = (0.0, 1.0, 0.0, 0.0, 0.0, -1.0)
 
 def planes(count: int = 6, spacing: float = 2.0) -> list[FrameGeometry]:
     """Return an axial stack of 8 rows × 10 columns, 0.5 mm between rows, 0.7 between columns."""
-    return [
-        FrameGeometry(f"1.2.{k}", 8, 10, (-5.0, 3.0, 1.0 + k * spacing), AXIAL, (0.5, 0.7))
-        for k in range(count)
-    ]
+    return [FrameGeometry(f"1.2.{k}", 8, 10, (-5.0, 3.0, 1.0 + k * spacing), AXIAL, (0.5, 0.7)) for k in range(count)]
 
 
 def moved(plane: FrameGeometry, *by: float) -> FrameGeometry:
@@ -41,9 +38,7 @@ def test_order_and_affine_do_not_depend_on_the_order_given() -> None:
 
 
 def test_sagittal_affine_is_right_handed_along_row_column_normal() -> None:
-    sagittal = [
-        FrameGeometry(f"1.{k}", 4, 4, (10.0 - k * 1.2, -90.0, 80.0), SAGITTAL, (1.0, 1.0)) for k in range(4)
-    ]
+    sagittal = [FrameGeometry(f"1.{k}", 4, 4, (10.0 - k * 1.2, -90.0, 80.0), SAGITTAL, (1.0, 1.0)) for k in range(4)]
     found = stack(sagittal)
     k, j, i = found.affine[:3, :3].T
     assert np.cross(i, j) @ k > 0

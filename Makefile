@@ -1,0 +1,77 @@
+# Petite Curie. `make demo` and `make test` need the repository, Python 3.11+, a C compiler and the package registry.
+PYTHON ?= python3
+VENV ?= .venv
+export CURIE_SHARED ?= ../shared
+
+ifeq ($(VENV),none)
+  BIN :=
+  PY := $(PYTHON)
+  READY := .build/none-ready
+else
+  BIN := $(VENV)/bin/
+  PY := $(VENV)/bin/python
+  READY := $(VENV)/.ready
+endif
+PYTEST := $(PY) -m pytest
+SYSTEM := orthanc dcmtk dicom3tools strace iproute2
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: setup demo test check acceptance acceptance-long test-gpu bench-turnaround clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo | test | check | acceptance | acceptance-long | bench-turnaround | test-gpu"
+
+setup: $(READY)
+
+ifneq ($(VENV),none)
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3,11) <= sys.version_info[:2] < (3,14))' || \
+	  { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is another: give one with PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV) || \
+	  { echo "no virtual environment could be made: install python3-venv, or name another PYTHON="; exit 1; }
+	@echo "installing (minutes the first time)"
+	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 && \
+	 $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,train,postgres]' || \
+	  { echo "installation failed: is the package registry reachable? Then run make again; what is done is kept"; exit 1; }
+	@touch $@
+else
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import torch' || { echo "VENV=none wants an environment that holds torch; this one does not"; exit 1; }
+	@mkdir -p .build && touch $@
+endif
+
+demo: $(READY)
+	@$(PY) -m appliance.cli.main demo --out demo-out
+
+test: $(READY)
+	$(PYTEST) -m "not acceptance and not long and not gpu"
+
+check: $(READY)
+	$(BIN)ruff format --check .
+	$(BIN)ruff check .
+	$(BIN)mypy
+	$(PYTEST) -q tests/test_layers.py
+
+.build/system-ready: Makefile
+	@mkdir -p .build
+	@which Orthanc dcmsend dciodvfy strace ip >/dev/null 2>&1 || \
+	  { $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+	    $(SUDO) apt-get install -y -qq --no-install-recommends $(SYSTEM) >/dev/null; } || \
+	  { echo "these packages are needed: $(SYSTEM); install them by hand, then run make again"; exit 1; }
+	@touch $@
+
+acceptance: $(READY) .build/system-ready
+	$(PYTEST) -m "acceptance and not long" tests/acceptance
+
+acceptance-long: $(READY) .build/system-ready
+	$(PYTEST) -m "long" tests/acceptance
+
+test-gpu: $(READY)
+	$(PYTEST) -m gpu
+
+bench-turnaround: $(READY)
+	$(PY) -m bench.turnaround
+
+clean:
+	rm -rf .build bench/out demo-out

@@ -1,0 +1,121 @@
+"""Routing decides on attributes and geometry, and gives every study × route an outcome with a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from appliance.routing import attribute_matches, decide
+from appliance.study import FrameGeometry, SeriesRequirement, SeriesSummary, StudySummary
+
+MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"
+NEED = SeriesRequirement(
+    modality="MR",
+    sop_class_uids=(MR,),
+    min_slices=10,
+    slice_spacing_mm=(0.5, 6.0),
+    pixel_spacing_mm=(0.3, 2.0),
+    min_extent_mm=60.0,
+    exclude_image_types=("LOCALIZER",),
+    prefer=(("SeriesDescription", "t1|mprage"),),
+)
+
+
+def planes(
+    count: int = 40, step: float = 3.0, pixel: float = 1.0, drop: tuple[int, ...] = ()
+) -> tuple[FrameGeometry, ...]:
+    return tuple(
+        FrameGeometry(f"1.{k}", 128, 128, (0.0, 0.0, k * step), (1, 0, 0, 0, 1, 0), (pixel, pixel))
+        for k in range(count)
+        if k not in drop
+    )
+
+
+def series(uid: str = "1.2", geometry: tuple[FrameGeometry, ...] | None = None, **attributes: str) -> SeriesSummary:
+    return SeriesSummary(
+        series_instance_uid=uid,
+        modality=attributes.get("Modality", "MR"),
+        sop_class_uids=frozenset({MR}),
+        attributes={"Modality": "MR", "BodyPartExamined": "HEAD", **attributes},
+        geometry=planes() if geometry is None else geometry,
+        instances=(("1.1", "d"),),
+    )
+
+
+def study(*some: SeriesSummary, problem: str = "") -> StudySummary:
+    return StudySummary("1", some, problem)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted", "answer"),
+    [
+        ("MR", "MR", True),
+        ("mr ", "MR", True),
+        ("CT", "MR", False),
+        ("HEAD", ["BRAIN", "HEAD"], True),
+        ("CHEST", ["BRAIN", "HEAD"], False),
+        (["ORIGINAL", "PRIMARY"], "PRIMARY", True),
+        ("1.5", 1.5, True),
+        ("3", {"min": 1, "max": 3}, True),
+        ("3.1", {"min": 1, "max": 3}, False),
+        ("0.5", {"min": 1}, False),
+        ("many", {"max": 3}, False),
+        ("T1 MPRAGE", {"regex": "^T1"}, True),
+        ("T2", {"regex": "^T1"}, False),
+    ],
+)
+def test_a_match_is_equality_list_range_or_expression(values: object, wanted: object, answer: bool) -> None:
+    assert attribute_matches(values, wanted) is answer  # type: ignore[arg-type]
+
+
+def test_a_fitting_series_is_chosen() -> None:
+    decision = decide(study(series()), {"Modality": "MR"}, NEED)
+    assert (decision.outcome, decision.series_instance_uid) == ("job", "1.2")
+
+
+def test_no_match_is_not_routed_and_says_what_was_there() -> None:
+    decision = decide(study(series(Modality="CT")), {"Modality": "MR"}, NEED)
+    assert decision.outcome == "not_routed"
+    assert "Modality is CT, the route wants MR" in decision.reason
+
+
+def test_an_absent_attribute_is_no_match() -> None:
+    decision = decide(study(series()), {"ContrastBolusAgent": "x"}, NEED)
+    assert decision.outcome == "not_routed"
+    assert "ContrastBolusAgent is absent" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"modality": "CT"}, "modality is CT, the package reads MR"),
+        ({"sop_class_uids": frozenset({CT})}, "SOP class"),
+        ({"geometry": planes(5)}, "5 images, at least 10"),
+        ({"geometry": planes(drop=(20,))}, "missing"),
+        ({"geometry": planes(step=8.0)}, "slice spacing is 8.00 mm, the package takes 0.5 to 6 mm"),
+        ({"geometry": planes(pixel=3.0)}, "pixel spacing is 3.00 mm"),
+        ({"geometry": planes(12)}, "field of view"),
+        ({"attributes": {"ImageType": ["ORIGINAL", "LOCALIZER"]}}, "LOCALIZER"),
+    ],
+)
+def test_what_the_package_cannot_read_is_unsuitable_with_the_reason(change: dict[str, object], words: str) -> None:
+    decision = decide(study(replace(series(), **change)), {}, NEED)  # type: ignore[arg-type]
+    assert decision.outcome == "unsuitable"
+    assert words in decision.reason
+
+
+def test_preferred_attributes_rank_and_the_finer_grid_follows() -> None:
+    plain, coarse = series("1.1"), series("1.3", planes(40, 5.0))
+    preferred = series("1.2", planes(40, 5.0), SeriesDescription="sag MPRAGE")
+    assert decide(study(coarse, plain), {}, NEED).series_instance_uid == "1.1"
+    assert decide(study(plain, preferred), {}, NEED).series_instance_uid == "1.2"
+
+
+def test_a_study_that_contradicts_itself_fails_before_anything_is_matched() -> None:
+    decision = decide(study(series(), problem="two patients"), {"Modality": "CT"}, NEED)
+    assert (decision.outcome, decision.reason) == ("failed", "two patients")
+
+
+def test_a_study_without_images_is_unsuitable() -> None:
+    assert decide(study(), {}, NEED).outcome == "unsuitable"

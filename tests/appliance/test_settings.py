@@ -1,0 +1,169 @@
+"""Settings refuse what they do not know, in one line that names key, value and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from appliance.errors import Missing, SettingsError
+from appliance.example import example_settings
+from appliance.settings import load, parse
+
+FILE = Path("/somewhere/curie.toml")
+DESTINATION = '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "h"\n'
+CONTRACT_KEYS = """
+[appliance]
+name = "st-elsewhere"
+uid = "2.25.1"
+data_dir = "data"
+[catalogue]
+url = "sqlite:///{data_dir}/other.db"
+[broker]
+url = "redis://localhost:6379/0"
+[spool]
+reserve_gb = 5
+keep_days = 30
+[receiver]
+ae_title = "CURIE"
+host = "0.0.0.0"
+port = 11112
+processes = 1
+unknown_sources = "accept"
+max_associations = 64
+max_associations_per_source = 16
+max_associations_per_address = 8
+max_instance_gb = 4
+stow = false
+stow_port = 8443
+[receiver.tls]
+port = 2762
+certificate = "c"
+key = "k"
+ca = "a"
+[completeness]
+after_release_s = 3
+quiet_s = 30
+force_s = 900
+[worker]
+device = "cuda:0"
+count = 2
+memory_gb = 0
+backends = ["openvino", "torch"]
+[sender]
+ae_title = "CURIE"
+[console]
+host = "127.0.0.1"
+port = 8480
+[[sources]]
+ae_title = "SCANNER1"
+hosts = ["10.0.0.0/8"]
+host = "10.0.0.5"
+port = 104
+fingerprint = "sha256:00"
+[[destinations]]
+name = "pacs"
+ae_title = "PACS"
+host = "pacs.local"
+port = 104
+commitment = true
+find = false
+results = ["SEG", "SR", "KOS"]
+[[routes]]
+name = "brain-mr"
+package = "brain-structures@1.2.0"
+destinations = ["pacs"]
+match = { Modality = "MR", BodyPartExamined = ["BRAIN", "HEAD"], SliceThickness = { max = 3 } }
+priority = "urgent"
+report_negative = true
+report_failure = false
+[federation]
+coordinator = "grpcs://fl.example:8002"
+kit = "/etc/curie/federation"
+hours = "19:00-06:00"
+min_new_cases = 20
+device = "cpu"
+epsilon_budget = 8.0
+privacy = "clip"
+packages = ["hippocampus"]
+[coordinator]
+port = 8002
+schedule = "0 2 * * 0"
+min_sites = 3
+aggregation = "weighted-mean"
+[models]
+trusted_keys = ["/etc/curie/keys/publisher.pub"]
+allow_unsigned = false
+two_person_promotion = false
+[alerts]
+webhook = ""
+smtp = ""
+[audit]
+syslog = ""
+keep_years = 10
+"""
+
+
+def test_every_key_of_the_contract_is_accepted() -> None:
+    settings = parse(CONTRACT_KEYS, FILE)
+    assert settings.data_dir == Path("/somewhere/data")
+    assert settings.catalogue_url == "sqlite:////somewhere/data/other.db"
+    assert {"federation", "coordinator", "receiver.tls", "models.allow_unsigned"} <= set(settings.without_effect())
+
+
+def test_the_example_is_valid() -> None:
+    assert parse(example_settings(), FILE).receiver.port == 11112
+
+
+def test_an_empty_file_has_the_defaults_and_a_uid() -> None:
+    settings = parse("", FILE)
+    assert settings.completeness.after_release_s == 3
+    assert settings.appliance_uid == parse("", FILE).appliance_uid
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[receiver]\nprot = 1", ["receiver.prot", "did you mean 'port'"]),
+        ("[reciever]\nport = 1", ["reciever", "did you mean 'receiver'"]),
+        ("[receiver]\nport = 0", ["receiver.port", "0", "greater than or equal to 1"]),
+        ('[receiver]\nport = "x"', ["receiver.port", "'x'"]),
+        ('[receiver]\nunknown_sources = "maybe"', ["receiver.unknown_sources", "'maybe'", "'refuse' or 'accept'"]),
+        ('[receiver]\nae_title = "MORE THAN SIXTEEN"', ["receiver.ae_title", "1 to 16"]),
+        ('[[sources]]\nae_title = "A"\nhosts = ["10.0.0.0/99"]', ["sources.0.hosts.0", "10.0.0.0/99"]),
+        ("[[sources]]\nhosts = []", ["sources.0.ae_title", "needed"]),
+        ('[[destinations]]\nname = "p"', ["'p'", "ae_title and host"]),
+        ('[[destinations]]\nname = "p"\nurl = "https://x"', ["url", "not built yet"]),
+        (DESTINATION + DESTINATION, ["'pacs'", "twice"]),
+        ('[[routes]]\nname = "r"\npackage = "p"\ndestinations = ["x"]', ["'x'", "not a destination", "none is set"]),
+        ('[[routes]]\nname = "r"\npackage = "P!"', ["routes.0.package"]),
+        ('[[routes]]\nname = "r"\npackage = "p"\nmatch = { modality = "MR" }', ["match.modality", "DICOM keyword"]),
+        ('[[routes]]\nname = "r"\npackage = "p"\nmatch = { Modality = { about = 1 } }', ["min, max, regex"]),
+        ('[[routes]]\nname = "r"\npackage = "p"\nmatch = { Modality = { regex = "(" } }', ["regex", "'('"]),
+        ('[broker]\nurl = "amqp://x"', ["broker.url", "amqp://x"]),
+        ('[worker]\nbackends = ["cuda"]', ["worker.backends.0", "'cuda'", "'openvino'"]),
+        ("not toml", ["not valid TOML"]),
+    ],
+)
+def test_bad_settings_name_the_key_and_what_is_allowed(text: str, wanted: list[str]) -> None:
+    with pytest.raises(SettingsError) as refused:
+        parse(text, FILE)
+    sentence = str(refused.value)
+    assert "\n" not in sentence
+    assert str(FILE) in sentence
+    for part in wanted:
+        assert part in sentence
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CURIE_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Missing, match="curie init"):
+        load()
+
+
+def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text("[receiver]\nport = 4242\n")
+    monkeypatch.setenv("CURIE_CONFIG", str(file))
+    assert load().receiver.port == 4242
