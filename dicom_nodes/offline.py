@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from pydicom.datadict import tag_for_keyword
+
 from appliance.catalogue.receiving import ReceivedInstance
 from appliance.catalogue.routing import geometry_from_row
 from appliance.study import SeriesSummary, StudySummary
 from dicom_nodes.indexer import FileKept, read_instance
+
+
+def is_keyword(text: str) -> bool:
+    """Return whether DICOM knows an attribute of this keyword (PS3.6)."""
+    return tag_for_keyword(text) is not None
 
 
 def read_images(files: Iterable[Path]) -> list[ReceivedInstance]:

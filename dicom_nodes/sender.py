@@ -6,14 +6,14 @@ Statuses of PS3.4 Table B.2-1: warnings (0xBxxx) and a duplicate (0x0111) count 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pynetdicom import AE, _config, build_context, build_role
+from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
 from appliance.errors import Refused, Unreachable
@@ -119,9 +119,15 @@ def commitment_context() -> Any:
     return build_context(StorageCommitmentPushModel)
 
 
-def commitment_roles() -> list[Any]:
-    """Return the role selection under which the report may come on the same association (PS3.7 D.3.3.4)."""
-    return [build_role(StorageCommitmentPushModel, scu_role=True, scp_role=True)]
+@contextmanager
+def commitment_association(
+    destination: Destination, our_ae_title: str, on_report: Callable[[Any], tuple[int, None]]
+) -> Iterator[Any]:
+    """Open an association on which commitment is asked for, and may be reported (PS3.7 Annex D.3.3.4)."""
+    roles = [build_role(StorageCommitmentPushModel, scu_role=True, scp_role=True)]
+    reports = [(evt.EVT_N_EVENT_REPORT, on_report)]
+    with associate(destination, our_ae_title, [commitment_context()], reports, ext_neg=roles) as association:
+        yield association
 
 
 def ask_commitment(association: Any, transaction_uid: str, objects: Sequence[Reference]) -> None:

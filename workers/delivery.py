@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from pynetdicom import evt
-
 from appliance.catalogue import Catalogue, outbox
 from appliance.catalogue.connection import now
 from appliance.catalogue.outbox import Parcel
@@ -128,13 +126,7 @@ class Delivery:
             return 0x0000, None
 
         try:
-            with sender.associate(
-                destination,
-                self.settings.sender.ae_title,
-                [sender.commitment_context()],
-                [(evt.EVT_N_EVENT_REPORT, on_report)],
-                ext_neg=sender.commitment_roles(),
-            ) as association:
+            with sender.commitment_association(destination, self.settings.sender.ae_title, on_report) as association:
                 sender.ask_commitment(association, transaction, [_reference(p) for p in parcels])
                 self._await_report(transaction, reported)
         except DeliveryFailed as error:

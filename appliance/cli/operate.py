@@ -44,15 +44,14 @@ def init(
 
 def check_settings(settings: Settings) -> None:
     """Warn about settings without effect; refuse match keywords that DICOM does not know."""
-    from pydicom.datadict import tag_for_keyword
-
     from appliance.cli.output import complain
+    from dicom_nodes.offline import is_keyword
 
     for key in settings.without_effect():
         complain(f"warning: setting {key} has no effect in this version")
     for route in settings.routes:
         for keyword in route.match:
-            if tag_for_keyword(keyword) is None:
+            if not is_keyword(keyword):
                 raise SettingsError(f"routes.{route.name}.match.{keyword}: DICOM knows no attribute of this keyword")
 
 
