@@ -16,11 +16,21 @@ from torch.nn import functional
 from appliance.errors import PackageRefused
 
 
+class SampleNorm(nn.InstanceNorm3d):
+    """Instance normalisation; one sample alone goes the way of batch normalisation, the same sum but faster."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `features` (n, c, x, y, z) with mean 0 and variance 1 in each channel, then scaled and shifted."""
+        if self.training and features.shape[0] == 1:
+            return functional.batch_norm(features, None, None, self.weight, self.bias, training=True, eps=self.eps)
+        return super().forward(features)
+
+
 def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """Return 3×3×3 convolution, instance normalisation and ReLU; `stride` 2 halves each axis."""
     return nn.Sequential(
         nn.Conv3d(inputs, outputs, 3, padding=1, stride=stride, bias=False),
-        nn.InstanceNorm3d(outputs, affine=True),
+        SampleNorm(outputs, affine=True),
         nn.ReLU(inplace=True),
     )
 

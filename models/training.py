@@ -91,7 +91,6 @@ class Training:
 
     def run(self, judge: Judge | None = None) -> nn.Module:
         """Train until the budget is spent and return the averaged network, in evaluation mode."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         saved = time.monotonic()
         while self.progress < 1:
             began = time.monotonic()
@@ -134,6 +133,7 @@ class Training:
             "seconds": self.seconds,
             "budget": asdict(self.budget),
         }
+        self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "checkpoint.partial"
         torch.save(state, partial)
         partial.replace(self.folder / "checkpoint.pt")

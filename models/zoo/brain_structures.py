@@ -152,7 +152,7 @@ def dice_on(network: nn.Module, maps: list[Tensor], seed: int = 7, repeats: int 
 
 
 def budget(minutes: float, device: str) -> Budget:
-    """Return the schedule for this device: small crops first, the network's own window for the last third."""
+    """Return the schedule for this device: small crops first, the network's own window at the end."""
     if device.startswith("cuda"):
         crops = ((0.0, ROI), (0.5, (96, 112, 96)))
         return Budget(
@@ -164,7 +164,7 @@ def budget(minutes: float, device: str) -> Budget:
             averaging=0.999,
             mixed_precision=True,
         )
-    return Budget(minutes, crops=((0.0, (64, 64, 64)), (0.62, ROI)), class_weights=CLASS_WEIGHTS)
+    return Budget(minutes, crops=((0.0, (64, 64, 64)), (0.75, ROI)), class_weights=CLASS_WEIGHTS)
 
 
 def train(labels: Path, minutes: float, out: Path, resume: Path | None = None) -> nn.Module:

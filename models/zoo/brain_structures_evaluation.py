@@ -53,7 +53,10 @@ def template_figures(folder: Path, engine: Engine, mni: Path, models: Path, cach
     labels, seconds = timed_labels(folder, engine, template)
     other = kept(cache / "mni_brainchop.npy", template, models)
     inside = ~np.isin(other, NOT_CEREBRUM)
-    figures = {"cpu_s": round(seconds, 2), "islands": float(islands(labels, np.asarray(template.voxels, np.float32) > 0))}
+    figures = {
+        "cpu_s": round(seconds, 2),
+        "islands": float(islands(labels, np.asarray(template.voxels, np.float32) > 0)),
+    }
     for name, classes, path in (("white", WHITE, WM), ("grey", GREY, GM)):
         voxels = read_nifti(mni / path).voxels
         truth = (voxels > 0.5 * voxels.max()) & inside
