@@ -6,6 +6,8 @@ themselves. This module must never invent a code: every value is of DICOM (DCM),
 
 from __future__ import annotations
 
+from functools import cache
+
 from highdicom.sr import CodedConcept
 
 from appliance.finding import Code
@@ -25,11 +27,18 @@ PROCEDURE_REPORTED = {
     "PT": Code("82918005", "SCT", "Positron emission tomography"),
 }
 ANY_PROCEDURE = Code("363679005", "SCT", "Imaging")
-# PS3.16 TID 300 and CID 7147
-FINDING_COMMENT = Code("121106", "DCM", "Comment")
-PREDECESSOR = Code("122405", "DCM", "Algorithm Manufacturer")
+# TID 1500 and what it includes
+IMAGING_MEASUREMENT_REPORT = Code("126000", "DCM", "Imaging Measurement Report")
+ENGLISH = Code("en", "RFC5646", "English")
+DEVICE = Code("121007", "DCM", "Device")
+COMMENT = Code("121106", "DCM", "Comment")
+QUALITATIVE_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+ABSENT = Code("2667000", "SCT", "Absent")
+AREA = Code("42798000", "SCT", "Area")
+SQUARE_MM = Code("mm2", "UCUM", "square millimeter")
 
 
+@cache
 def concept(code: Code) -> CodedConcept:
-    """Return the code as highdicom wants it."""
+    """Return the code as highdicom wants it; one object for one code, not to be changed."""
     return CodedConcept(code.value, code.scheme, code.meaning)

@@ -30,11 +30,6 @@ def outlines(mask: Mask) -> list[Polygon]:
     return [ring + offset for n, ring in enumerate(rings) if not any(_inside(ring[0], one) for one in rings[:n])]
 
 
-def key_slice(label_map: npt.NDArray[np.uint8], number: int) -> int:
-    """Return the k of the slice where the segment has most voxels; `label_map` is (k, j, i)."""
-    return int(np.argmax((label_map == number).sum(axis=(1, 2))))
-
-
 def area(ring: Polygon) -> float:
     """Return the area that a closed polygon encloses, in pixels."""
     x, y = ring[:, 0], ring[:, 1]

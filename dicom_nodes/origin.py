@@ -6,7 +6,7 @@ from the ResultContext. Nothing here may ask a clock or a random source: one con
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -15,6 +15,8 @@ from typing import Any
 from pydicom import Dataset, dcmwrite
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 
 from appliance.finding import Code
 from appliance.job import ResultContext
@@ -25,6 +27,7 @@ from dicom_nodes.source import UNICODE, SourceHeaders
 MANUFACTURER = "Petite Curie"
 NOT_CLINICAL = "not for clinical use"
 LONGEST_LO, LONGEST_SH = 64, 16
+END = 0xFFFFFFFF  # after every tag
 
 REQUIRED = (  # type 2 of Patient and General Study: there, if only empty (PS3.3 C.7.1.1, C.7.2.1)
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime",
@@ -168,20 +171,24 @@ def coded(code: Code) -> Dataset:
     return item
 
 
-def referenced(instances: Sequence[tuple[str, str]]) -> list[Dataset]:
-    """Return items that refer to (SOP Class UID, SOP Instance UID)."""
-    found = []
-    for sop_class_uid, sop_instance_uid in instances:
-        item = Dataset()
-        put(item, "ReferencedSOPClassUID", sop_class_uid)
-        put(item, "ReferencedSOPInstanceUID", sop_instance_uid)
-        found.append(item)
-    return found
-
-
-def part10(ds: Dataset) -> bytes:
-    """Return the dataset as a complete file (PS3.10)."""
-    buffer = BytesIO()
+def part10(ds: Dataset, encoded: Mapping[int, bytes]) -> bytes:
+    """Return a complete file (PS3.10), Explicit VR Little Endian; `encoded` elements are put in at their tags."""
+    buffer, start = BytesIO(), 0
     with lenient():
-        dcmwrite(buffer, ds, enforce_file_format=True)
+        for tag in (*sorted(encoded), END):
+            part = ds[start:tag]
+            if start == 0:
+                part.file_meta = ds.file_meta
+                dcmwrite(buffer, part, enforce_file_format=True)
+            else:
+                buffer.write(_bytes(part))
+            buffer.write(encoded.get(tag, b""))
+            start = tag
+    return buffer.getvalue()
+
+
+def _bytes(ds: Dataset) -> bytes:
+    buffer = DicomBytesIO()
+    buffer.is_implicit_VR, buffer.is_little_endian = False, True
+    write_dataset(buffer, ds, UNICODE)
     return buffer.getvalue()

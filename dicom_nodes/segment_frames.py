@@ -8,21 +8,19 @@ decide which segments there are, only encode label map and positions as they com
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from pydicom.valuerep import format_number_as_ds
 
-from appliance.finding import Code
 from appliance.study import FrameGeometry
 from appliance.volume import SourceFrame
 from dicom_nodes import codes
+from dicom_nodes.elements import coded, element, sequence, text
+from dicom_nodes.label_maps import LabelMap, Segments
 from dicom_nodes.source import SourceHeaders
 
-LabelMap = npt.NDArray[np.uint8]
-LONG_LENGTH = (b"OB", b"OW", b"SQ")
 ALIGNED = 8  # frames that together end on a byte, whatever their size
 
 
@@ -35,15 +33,12 @@ class SegmentFrame:
     k: int
 
 
-def frames_of(label_map: LabelMap, numbers: Mapping[int, int]) -> list[SegmentFrame]:
-    """Return the frames that are not empty, by segment, then slice; `numbers` is label → Segment Number."""
-    there = np.zeros((len(label_map), 256), bool)
-    for k, plane in enumerate(label_map):
-        there[k] = np.bincount(plane.ravel(), minlength=256) > 0
+def frames_of(segments: Segments) -> list[SegmentFrame]:
+    """Return the frames that are not empty, by segment, then slice."""
     return [
-        SegmentFrame(segment, label, int(k))
-        for label, segment in sorted(numbers.items(), key=lambda pair: pair[1])
-        for k in np.flatnonzero(there[:, label])
+        SegmentFrame(number, finding.segment_number, int(k))
+        for number, (finding, voxels) in enumerate(zip(segments.findings, segments.voxels, strict=True), 1)
+        for k in np.flatnonzero(voxels)
     ]
 
 
@@ -83,37 +78,7 @@ def _where(plane: FrameGeometry, frame: SourceFrame) -> tuple[bytes, bytes]:
         text(0x00081155, b"UI", frame.sop_instance_uid),
         text(0x00081160, b"IS", str(frame.frame)) if frame.frame is not None else b"",
         text(0x0028135A, b"CS", "YES"),
-        sequence(0x0040A170, _code(codes.SOURCE_IMAGE)),
+        sequence(0x0040A170, coded(codes.SOURCE_IMAGE)),
     ]
-    derivation = sequence(0x00082112, b"".join(image)) + sequence(0x00089215, _code(codes.SEGMENTATION))
+    derivation = sequence(0x00082112, b"".join(image)) + sequence(0x00089215, coded(codes.SEGMENTATION))
     return sequence(0x00089124, derivation), sequence(0x00209113, text(0x00200032, b"DS", position))
-
-
-def _code(code: Code) -> bytes:
-    return b"".join(
-        (
-            text(0x00080100, b"SH", code.value),
-            text(0x00080102, b"SH", code.scheme),
-            text(0x00080104, b"LO", code.meaning),
-        )
-    )
-
-
-def text(tag: int, vr: bytes, value: str) -> bytes:
-    """Return a text element, padded to even length (PS3.5 Section 6.2)."""
-    encoded = value.encode("utf-8")
-    return element(tag, vr, encoded + (b"\0" if vr == b"UI" else b" ") * (len(encoded) % 2))
-
-
-def sequence(tag: int, *items: bytes) -> bytes:
-    """Return a sequence of items, all lengths defined (PS3.5 Section 7.5)."""
-    head = b"\xfe\xff\x00\xe0"
-    return element(tag, b"SQ", b"".join(head + struct.pack("<I", len(item)) + item for item in items))
-
-
-def element(tag: int, vr: bytes, value: bytes) -> bytes:
-    """Return one element in Explicit VR Little Endian (PS3.5 Section 7.1.2); the value has even length."""
-    number = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
-    if vr in LONG_LENGTH:
-        return number + vr + b"\0\0" + struct.pack("<I", len(value)) + value
-    return number + vr + struct.pack("<H", len(value)) + value

@@ -17,10 +17,13 @@ from appliance.errors import ResultRejected
 from appliance.finding import Finding
 from appliance.job import ResultContext
 from appliance.volume import Volume
-from dicom_nodes import codes, origin, segment_frames
+from dicom_nodes import codes, origin
 from dicom_nodes.codes import concept
+from dicom_nodes.elements import element, references, sequence, text
+from dicom_nodes.label_maps import LabelMap
+from dicom_nodes.label_maps import segments as find_segments
 from dicom_nodes.pydicom_quiet import lenient
-from dicom_nodes.segment_frames import LabelMap
+from dicom_nodes.segment_frames import SegmentFrame, frames_of, packed_bits, per_frame_groups
 from dicom_nodes.source import SourceHeaders
 
 SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.66.4"
@@ -37,32 +40,30 @@ def write_segmentation(
     `label_map` is (k, j, i) on the grid of `volume`, 0 background. Raises ResultRejected when it is on
     another grid, is empty or holds a label without finding.
     """
-    numbers = segment_numbers(label_map, volume, findings)
-    frames = segment_frames.frames_of(label_map, numbers)
-    described = [finding for finding in findings if finding.segment_number in numbers]
+    segments = find_segments(label_map, volume, findings)
+    frames = frames_of(segments)
+    if not frames:
+        raise ResultRejected("the label map is empty: there is no segmentation to write")
     with lenient():
-        ds = _template(volume, described, source, context)
+        ds = _template(volume, segments.findings, source, context)
         _finish(ds, volume, source, context)
         ds.NumberOfFrames = len(frames)
-        head = origin.part10(ds)
-    bits = segment_frames.packed_bits(label_map, frames)
-    pixels = segment_frames.element(0x7FE00010, b"OB", bits + b"\0" * (len(bits) % 2))
-    return head + segment_frames.per_frame_groups(frames, source) + pixels
+        return origin.part10(ds, _bulk(label_map, frames, volume, source))
 
 
-def segment_numbers(label_map: LabelMap, volume: Volume, findings: Sequence[Finding]) -> dict[int, int]:
-    """Return label → Segment Number: the labels that have voxels, numbered from 1 (PS3.3 C.8.20.4)."""
-    if label_map.shape != volume.shape or label_map.dtype != np.uint8:
-        raise ResultRejected(f"the label map is {label_map.shape} {label_map.dtype}, the volume {volume.shape}")
-    there = {int(label) for label in np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[1:]) + 1}
-    known = [finding.segment_number for finding in findings]
-    if len(set(known)) != len(known):
-        raise ResultRejected("two findings have one segment number")
-    if unknown := there - set(known):
-        raise ResultRejected(f"the label map holds {len(unknown)} labels without a finding")
-    if not there:
-        raise ResultRejected("the label map is empty: there is nothing to write")
-    return {label: n for n, label in enumerate(sorted(there), 1)}
+def _bulk(
+    label_map: LabelMap, frames: Sequence[SegmentFrame], volume: Volume, source: SourceHeaders
+) -> dict[int, bytes]:
+    """Return what there is one of for each image or frame: tag → encoded element."""
+    images = references(source.instances)
+    series = sequence(0x0008114A, *images) + text(0x0020000E, b"UI", volume.series_instance_uid)
+    bits = packed_bits(label_map, frames)
+    return {
+        0x00081115: sequence(0x00081115, series),  # Referenced Series Sequence
+        0x00082112: sequence(0x00082112, *images),  # Source Image Sequence
+        0x52009230: per_frame_groups(frames, source),
+        0x7FE00010: element(0x7FE00010, b"OB", bits + b"\0" * (len(bits) % 2)),
+    }
 
 
 def _template(volume: Volume, findings: Sequence[Finding], source: SourceHeaders, context: ResultContext) -> Dataset:
@@ -87,7 +88,7 @@ def _template(volume: Volume, findings: Sequence[Finding], source: SourceHeaders
         content_description=context.title[: origin.LONGEST_LO],
         pixel_measures=_measures(volume),
     )
-    del ds.PerFrameFunctionalGroupsSequence, ds.PixelData
+    del ds.PerFrameFunctionalGroupsSequence, ds.PixelData, ds.ReferencedSeriesSequence, ds.SourceImageSequence
     return ds
 
 
@@ -154,8 +155,3 @@ def _finish(ds: Dataset, volume: Volume, source: SourceHeaders, context: ResultC
     dimensions = context.uid("seg-dimensions")
     for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
-    series = Dataset()
-    origin.put(series, "SeriesInstanceUID", volume.series_instance_uid)
-    series.ReferencedInstanceSequence = origin.referenced(source.instances)
-    ds.ReferencedSeriesSequence = [series]
-    ds.SourceImageSequence = origin.referenced(source.instances)
