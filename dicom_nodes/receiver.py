@@ -25,6 +25,7 @@ from dicom_nodes.indexer import AssociationEnded, AssociationOpened, FileKept, I
 from dicom_nodes.spool import GIB, Spool
 
 MAXIMUM_PDU = 131072  # bytes; what DCMTK's tools can use
+JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
 SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
 # (result, source, diagnostic) of A-ASSOCIATE-RJ, PS3.8 Table 9-21
@@ -167,7 +168,7 @@ class Receiver:
             return
         # Verification without a syntax it supports: answered "transfer syntaxes not supported" (result 4)
         context.abstract_syntax = VERIFICATION
-        context.transfer_syntax = ["1.2.840.10008.1.2.1.99"]
+        context.transfer_syntax = [JPEG_LOSSLESS]
 
     def _on_established(self, event: Any) -> None:
         association = event.assoc

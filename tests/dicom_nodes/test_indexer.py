@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def test_another_header_is_a_revision_and_the_newest_counts(indexer: Indexer) ->
 
 
 def test_other_pixels_are_a_conflict_and_block_the_study(indexer: Indexer) -> None:
-    ds = series()[0]
+    ds = series()[6]
     send(indexer, ds)
     ds.PixelData = bytes(len(ds.PixelData))
     send(indexer, ds)
@@ -124,11 +125,10 @@ def test_a_crash_between_acknowledgement_and_row_loses_nothing(catalogue: Catalo
 def test_documents_open_no_input_set_and_do_not_reopen_a_study(indexer: Indexer) -> None:
     image = series()[0]
     report = Dataset()
-    report.update({e.tag: e for e in image if e.tag.group in (0x0008, 0x0010, 0x0020)})
+    report.update({e.tag: e for e in deepcopy(image) if e.tag.group in (0x0008, 0x0010, 0x0020)})
     report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.67"
     report.SOPInstanceUID = "1.2.3.4"
     report.Modality = "SR"
-    report.file_meta = image.file_meta
     send(indexer, image)
     while not indexer.arrivals.empty():
         pass

@@ -104,9 +104,8 @@ def test_an_association_is_recorded_and_ended(start: Callable[..., Receiver]) ->
 
 def test_an_aborted_association_keeps_what_was_acknowledged(start: Callable[..., Receiver]) -> None:
     receiver = start()
-    peer = call(receiver, [build_context(MR)])
+    peer = call(receiver, [build_context(MR, SYNTAXES["implicit"])])
     ds = series(Phantom(slices=1))[0]
-    ds.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2"
     path = receiver.spool.folder.parent / "x.dcm"
     path.write_bytes(part10(ds, "implicit"))
     assert peer.send_c_store(path).Status == 0

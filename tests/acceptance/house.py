@@ -1,0 +1,220 @@
+"""Real processes for acceptance: `curie up`, Orthanc, DCMTK's tools. Started here, ended here by process id.
+
+Everything runs in a network namespace of its own (the Makefile sees to it), because Orthanc listens on all addresses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+CURIE = [sys.executable, "-m", "appliance.cli.main"]
+SETTINGS = """
+[appliance]
+name = "st-elsewhere"
+uid = "2.25.1914"
+data_dir = "data"
+[spool]
+reserve_gb = 0.2
+[receiver]
+host = "127.0.0.1"
+port = {port}
+{receiver}
+[completeness]
+after_release_s = 2
+quiet_s = 15
+[[sources]]
+ae_title = "SCANNER"
+hosts = ["127.0.0.0/8"]
+[[sources]]
+ae_title = "ORTHANC"
+hosts = ["127.0.0.0/8"]
+[[destinations]]
+name = "pacs"
+ae_title = "ORTHANC"
+host = "127.0.0.1"
+port = {pacs_port}
+[[routes]]
+name = "brain-mr"
+package = "brain-structures"
+destinations = ["pacs"]
+match = {{ Modality = "MR" }}
+[[routes]]
+name = "anything"
+package = "brain-structures"
+destinations = ["pacs"]
+"""
+
+
+def free_port() -> int:
+    """Return a TCP port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(what: str, found: Callable[[], Any], seconds: float) -> Any:
+    """Return the first true answer of `found`; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = found()
+        if answer:
+            return answer
+        time.sleep(0.2)
+    raise AssertionError(f"{what}: not within {seconds:.0f} s")
+
+
+def dcmsend(folder_or_files: Sequence[Path], port: int, calling: str = "SCANNER") -> None:
+    """Send files or folders by DCMTK, as they are."""
+    command = ["dcmsend", "-aet", calling, "-aec", "CURIE", "--scan-directories", "--recurse", "127.0.0.1", str(port)]
+    subprocess.run([*command, *map(str, folder_or_files)], check=True, env={**os.environ, "TCP_NODELAY": "1"})
+
+
+class Appliance:
+    """`curie up` in a folder of its own."""
+
+    def __init__(self, folder: Path, pacs_port: int, receiver: str = "", port: int | None = None) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self.file = folder / "curie.toml"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(SETTINGS.format(port=self.port, pacs_port=pacs_port, receiver=receiver))
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Start and wait for the ready line."""
+        log = open(self.folder / "up.log", "a")  # noqa: SIM115 - the process keeps it
+        self.process = subprocess.Popen(
+            [*CURIE, "up", "--config", str(self.file)], stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line.startswith("ready"), (self.folder / "up.log").read_text()[-3000:]
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit code. Everything has ended 20 s later."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=20)
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run one command on this appliance."""
+        command = [*CURIE, *words, "--config", str(self.file)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    def json(self, *words: str) -> Any:
+        """Run one command and return its JSON."""
+        ran = self.run(*words, "--json")
+        assert ran.returncode in (0, 1), ran.stderr
+        return json.loads(ran.stdout)
+
+    def pid(self, name: str) -> int:
+        """Return the process id of a process by the beginning of its name."""
+        processes = self.json("status")["processes"]
+        return int(next(p["pid"] for p in processes if p["name"].startswith(name) and p["healthy"]))
+
+    def outcome(self, study: str, route: str = "brain-mr") -> dict[str, Any] | None:
+        """Return the outcome of a route for a study, or None while there is none."""
+        ran = self.run("explain", study, "--json")
+        if ran.returncode != 0:
+            return None
+        found = [o for o in json.loads(ran.stdout)["outcomes"] if o["route"] == route]
+        return found[0] if found else None
+
+    def final(self, study: str, route: str = "brain-mr", seconds: float = 120) -> dict[str, Any]:
+        """Wait until the outcome is final, and return it."""
+
+        def found() -> dict[str, Any] | None:
+            one = self.outcome(study, route)
+            return one if one and one["outcome"] != "pending" else None
+
+        answer: dict[str, Any] = wait_for(f"outcome of {route}", found, seconds)
+        return answer
+
+
+class Orthanc:
+    """A real PACS."""
+
+    def __init__(self, folder: Path, curie_port: int) -> None:
+        self.folder = folder
+        self.http, self.port, self.curie_port = free_port(), free_port(), curie_port
+        self.process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def start(self) -> None:
+        """Start and wait until it answers."""
+        configuration = {
+            "Name": "acceptance",
+            "StorageDirectory": str(self.folder / "storage"),
+            "IndexDirectory": str(self.folder / "storage"),
+            "HttpPort": self.http,
+            "DicomPort": self.port,
+            "DicomAet": "ORTHANC",
+            "DicomCheckCalledAet": True,
+            "DicomAlwaysAllowStore": True,
+            "AuthenticationEnabled": False,
+            "RemoteAccessAllowed": False,
+            "OverwriteInstances": False,
+            "Plugins": [],
+            "DicomModalities": {"curie": ["CURIE", "127.0.0.1", self.curie_port]},
+        }
+        file = self.folder / "orthanc.json"
+        file.write_text(json.dumps(configuration))
+        log = open(self.folder / "orthanc.log", "ab")  # noqa: SIM115 - the process keeps it
+        environment = {**os.environ, "TCP_NODELAY": "1"}
+        self.process = subprocess.Popen(["Orthanc", str(file)], stdout=log, stderr=log, env=environment)
+        wait_for("Orthanc", self._answers, 30)
+
+    def _answers(self) -> bool:
+        try:
+            self.get("/system")
+        except OSError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(timeout=20)
+            self.process = None
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at a path of the REST interface."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=20) as answer:
+            return json.load(answer)
+
+    def content(self, path: str) -> bytes:
+        """Return the bytes at a path."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=60) as answer:
+            found: bytes = answer.read()
+        return found
+
+    def post(self, path: str, body: Any) -> Any:
+        """Post JSON and return the answer."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", data=content, method="POST")
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return json.load(answer)
+
+    def results(self, study: str) -> dict[str, list[str]]:
+        """Return the Orthanc ids of what a study holds beside its images, by modality."""
+        query = {"Level": "Series", "Query": {"StudyInstanceUID": study}, "Expand": True}
+        found: dict[str, list[str]] = {}
+        for series in self.post("/tools/find", query):
+            if series["MainDicomTags"]["Modality"] in ("SEG", "SR"):
+                found.setdefault(series["MainDicomTags"]["Modality"], []).extend(series["Instances"])
+        return found
+
+    def send_all_to_curie(self) -> None:
+        """Forward every instance to the appliance, as an auto-forwarding PACS does."""
+        self.post("/modalities/curie/store", self.get("/instances"))

@@ -1,0 +1,231 @@
+"""The outbox against a PACS that answers, lies, refuses or is away. Real associations on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset
+from sqlalchemy import select, update
+
+from appliance.catalogue import Catalogue, jobs, outbox, overview
+from appliance.catalogue.connection import now
+from appliance.catalogue.jobs import NewResult
+from appliance.catalogue.tables import outbox as outbox_table
+from appliance.settings import Settings, parse
+from dicom_nodes.demo_pacs import DemoPacs
+from dicom_nodes.spool import write_durably
+from tests.appliance.catalogue.rows import queued_job
+from tests.phantoms import MR, Phantom, part10, series
+from workers.delivery import Delivery, backoff_s
+
+SETTINGS = """
+[[destinations]]
+name = "pacs"
+ae_title = "PACS"
+host = "127.0.0.1"
+port = {port}
+commitment = {commitment}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path, free_port: int) -> Settings:
+    return parse(SETTINGS.format(port=free_port, commitment="true"), tmp_path / "curie.toml")
+
+
+@pytest.fixture
+def pacs(tmp_path: Path, settings: Settings) -> Iterator[DemoPacs]:
+    made = DemoPacs(tmp_path / "pacs", settings.destinations[0].port)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def job(catalogue: Catalogue, settings: Settings) -> str:
+    """A job whose two results wait in the outbox."""
+    identity = queued_job(catalogue)
+    results = []
+    for role, ds in zip(("SEG", "SR"), series(Phantom(slices=2)), strict=True):
+        content = part10(ds)
+        write_durably(settings.results_dir / f"aa/{role}.dcm", content)
+        digest = hashlib.sha256(content).hexdigest()
+        results.append(NewResult(str(ds.SOPInstanceUID), MR, "1.2", role, f"aa/{role}.dcm", digest, len(content)))
+    with catalogue.write() as connection:
+        held = jobs.claim(connection, "w", now())
+        assert held is not None
+        record = {"engine": "e", "timings": {}, "findings": []}
+        jobs.commit_results(connection, held, results, {"pacs": ("SEG", "SR")}, record, now())
+    return identity
+
+
+def rows(catalogue: Catalogue) -> list[Any]:
+    with catalogue.read() as connection:
+        return list(connection.execute(select(outbox_table).order_by(outbox_table.c.id)).all())
+
+
+def states(catalogue: Catalogue) -> list[str]:
+    return [row.state for row in rows(catalogue)]
+
+
+def job_state(catalogue: Catalogue, job: str) -> str:
+    with catalogue.read() as connection:
+        return str(overview.job_record(connection, job)["state"])
+
+
+def make_due(catalogue: Catalogue) -> None:
+    with catalogue.write() as connection:
+        connection.execute(update(outbox_table).values(due_at=now() - timedelta(seconds=1)))
+
+
+def test_delivered_then_committed_then_completed(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str
+) -> None:
+    Delivery(settings, catalogue).step()
+    assert states(catalogue) == ["committed", "committed"]
+    assert job_state(catalogue, job) == "completed"
+    for row in rows(catalogue):
+        assert (pacs.folder / f"{row.sop_instance_uid}.dcm").exists()
+
+
+def test_without_commitment_delivered_is_enough(
+    tmp_path: Path, settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str
+) -> None:
+    port = settings.destinations[0].port
+    plain = parse(SETTINGS.format(port=port, commitment="false"), tmp_path / "curie.toml")
+    Delivery(plain, catalogue).step()
+    assert states(catalogue) == ["delivered", "delivered"]
+    assert job_state(catalogue, job) == "completed"
+
+
+def test_a_pacs_that_is_away_is_tried_again_and_gets_the_same_bytes(
+    tmp_path: Path, settings: Settings, catalogue: Catalogue, job: str
+) -> None:
+    delivery = Delivery(settings, catalogue)
+    delivery.step()
+    first = rows(catalogue)
+    assert [row.state for row in first] == ["waiting", "waiting"]
+    assert "does not answer" in first[0].answer
+    assert first[0].due_at > now() - timedelta(seconds=5)
+    assert job_state(catalogue, job) == "delivering"
+    pacs = DemoPacs(tmp_path / "pacs", settings.destinations[0].port)
+    pacs.start()
+    make_due(catalogue)
+    delivery.step()
+    pacs.stop()
+    assert states(catalogue) == ["committed", "committed"]
+    for row in rows(catalogue):
+        held = (pacs.folder / f"{row.sop_instance_uid}.dcm").read_bytes()
+        sent = next(p for p in settings.results_dir.rglob("*.dcm") if row.sop_instance_uid.encode() in p.read_bytes())
+        assert held[-1000:] == sent.read_bytes()[-1000:]
+
+
+def test_a_refusal_is_shown_and_retried_on_request(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DemoPacs, "_on_store", lambda self, event: 0xA900)
+    pacs.stop()
+    pacs.start()
+    Delivery(settings, catalogue).step()
+    assert states(catalogue) == ["rejected", "rejected"]
+    assert "0xA900" in rows(catalogue)[0].answer
+    assert job_state(catalogue, job) == "failed"
+    monkeypatch.undo()
+    pacs.stop()
+    pacs.start()
+    with catalogue.write() as connection:
+        assert jobs.retry(connection, job, now()) == "delivering"
+    Delivery(settings, catalogue).step()
+    assert job_state(catalogue, job) == "completed"
+
+
+def test_out_of_resources_may_pass(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DemoPacs, "_on_store", lambda self, event: 0xA700)
+    pacs.stop()
+    pacs.start()
+    Delivery(settings, catalogue).step()
+    assert states(catalogue) == ["waiting", "waiting"]
+    assert job_state(catalogue, job) == "delivering"
+
+
+def test_what_the_pacs_lost_is_sent_again(settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str) -> None:
+    store = DemoPacs._on_store
+    lost: list[str] = []
+
+    def forgetful(self: DemoPacs, event: Any) -> int:
+        status = store(self, event)
+        if not lost:
+            lost.append(str(event.request.AffectedSOPInstanceUID))
+            (self.folder / f"{lost[0]}.dcm").unlink()
+        return status
+
+    pacs.stop()
+    pacs._on_store = forgetful.__get__(pacs)  # type: ignore[method-assign]
+    pacs.start()
+    delivery = Delivery(settings, catalogue)
+    delivery.step()
+    assert sorted(states(catalogue)) == ["committed", "waiting"]
+    make_due(catalogue)
+    delivery.step()
+    assert states(catalogue) == ["committed", "committed"]
+    assert job_state(catalogue, job) == "completed"
+
+
+@pytest.mark.parametrize("lie", ["other transaction", "omits one", "adds one"])
+def test_a_lying_report_is_not_believed(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    honest = DemoPacs._report
+
+    def lying(self: DemoPacs, request: Dataset) -> Dataset:
+        report = honest(self, request)
+        if lie == "other transaction":
+            report.TransactionUID = "1.2.3.4"
+        elif lie == "omits one":
+            report.ReferencedSOPSequence = report.ReferencedSOPSequence[:1]
+        else:
+            extra = Dataset()
+            extra.ReferencedSOPClassUID, extra.ReferencedSOPInstanceUID = MR, "1.2.3.4.5"
+            report.ReferencedSOPSequence = [*report.ReferencedSOPSequence, extra]
+        return report
+
+    monkeypatch.setattr(DemoPacs, "_report", lying)
+    Delivery(settings, catalogue).step()
+    assert states(catalogue) == ["delivered", "delivered"]
+    assert job_state(catalogue, job) == "delivering"
+
+
+def test_a_changed_result_file_is_never_sent(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str
+) -> None:
+    (settings.results_dir / "aa/SEG.dcm").write_bytes(b"changed")
+    Delivery(settings, catalogue).step()
+    assert states(catalogue) == ["rejected", "committed"]
+    assert "changed" in rows(catalogue)[0].answer
+
+
+def test_the_wait_doubles_from_a_second_to_a_quarter_of_an_hour() -> None:
+    waits = [backoff_s(tries) for tries in range(14)]
+    assert waits[:4] == [1, 2, 4, 8]
+    assert waits[-1] == 900
+    assert backoff_s(10**6) == 900
+
+
+def test_reports_of_unknown_transactions_change_nothing(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str
+) -> None:
+    with catalogue.write() as connection:
+        outbox.add_report(connection, "9.9", "PACS", [("1.2", "1.3")], [], now())
+    started = time.monotonic()
+    Delivery(settings, catalogue).step()
+    assert time.monotonic() - started < 30
+    with catalogue.read() as connection:
+        assert outbox.unread_reports(connection) == []
