@@ -15,7 +15,7 @@ from models.transforms import Floats, Labels, Shape, labels_on_source, prepared,
 
 Progress = Callable[[float], None]  # called with the share that is done, 0…1
 
-SMALLEST_WEIGHT = 1e-3  # of a window's rim against its centre
+SMALLEST_WEIGHT = 1e-3  # of a window's rim; the middle has about 1
 SIGMA = 0.125  # of the Gaussian weight, as a share of the window
 
 
@@ -98,7 +98,7 @@ def window_weight(plan: Inference) -> Floats:
         distance = (np.arange(size) - (size - 1) / 2) / (SIGMA * size)
         axes.append(np.exp(-0.5 * distance**2))
     weight = axes[0][:, None, None] * axes[1][:, None] * axes[2]
-    return np.asarray(np.maximum(weight / weight.max(), SMALLEST_WEIGHT), np.float32)
+    return np.asarray(np.maximum(weight, SMALLEST_WEIGHT), np.float32)
 
 
 def cleaned(labels: Labels, step: Postprocess, voxel_ml: float) -> Labels:

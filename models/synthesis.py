@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-REACH = 20.0  # voxels from the centre of the label map to the centre of a crop, along each axis
-
 
 @dataclass(frozen=True)
 class Tissues:
@@ -37,6 +35,7 @@ class Strengths:
 
     stripped: float = 0.45  # share of samples without extracerebral tissue
     t1_like: float = 0.7  # share with T1-like means; the rest has any contrast
+    reach_voxels: float = 20.0  # from the centre of the label map to that of a crop, along each axis
     rotation_deg: float = 18.0
     scaling: float = 0.16
     shear: float = 0.08
@@ -99,8 +98,10 @@ def deformed_labels(labels: Tensor, random: torch.Generator, crop: Sequence[int]
     """Return a deformed crop (x, y, z) of tissue indices around a random place of the head."""
     shape = labels.shape[-3:]
     centre = torch.tensor([(size - 1) / 2 for size in shape], device=random.device)
-    reach = torch.tensor([min(REACH, (size - side) / 2) for size, side in zip(shape, crop, strict=True)])
-    spread = torch.tensor([uniform(random, -1, 1) for _ in range(3)]) * reach.clamp(min=4)
+    reach = torch.tensor(
+        [min(strengths.reach_voxels, (size - side) / 2) for size, side in zip(shape, crop, strict=True)]
+    )
+    spread = torch.tensor([uniform(random, -1, 1) for _ in range(3)]) * reach
     grid = sampling_grid(random, centre + spread.to(random.device), crop, shape, strengths)
     sampled = functional.grid_sample(labels[None, None].float(), grid, mode="nearest", align_corners=False)
     return sampled[0, 0].round().long()

@@ -10,20 +10,20 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from models.networks import build, count_parameters
-from models.package import Package
-from models.packaging import write_package
 from models.synthesis import Strengths, Tissues, sample, tissue_indices
 from models.training import Budget, Draw, Judge, Training
 from models.zoo.brain_structures_package import CARD, INTENDED_USE, LIMITS, declaration
+
+if TYPE_CHECKING:
+    from models.package import Package
 
 CLASSES = 8
 ARCHITECTURE: tuple[str, dict[str, Any]] = (
@@ -33,6 +33,11 @@ ARCHITECTURE: tuple[str, dict[str, Any]] = (
 ROI = (80, 96, 80)  # voxels of 2 mm along right, anterior, superior
 CLASS_WEIGHTS = (0.6, 1.0, 1.0, 1.2, 1.5, 3.0, 4.0, 3.0)  # small structures count more in cross-entropy
 TRAINING_MAPS = 16  # the rest validates
+
+# how the golden case looks: a whole, upright head in a clear image
+PLAIN = Strengths(
+    stripped=0.0, reach_voxels=2.0, rotation_deg=4.0, scaling=0.05, noise=0.02, blur_voxels=(0.4, 0.5), thick=0.0
+)
 
 # FreeSurfer number, class, T1-like mean from…to, place: "" brain, "fluid" around it, "out" extracerebral
 _LABELS: tuple[tuple[int, int, float, float, str], ...] = (
@@ -98,10 +103,10 @@ def tissues() -> Tissues:
 def read_labels(folder: Path) -> list[Tensor]:
     """Return the label maps of `folder` as tissue indices (x, y, z), uint8, axes R-A-S, 2 mm.
 
-    Reads labels.npy (written by `prepare`) where there is one, else seg_*.nii.gz.
+    Reads labels.npz (written by `prepare`) where there is one, else seg_*.nii.gz.
     """
-    stacked = folder / "labels.npy"
-    maps = np.load(stacked) if stacked.is_file() else [read_ras(path) for path in label_files(folder)]
+    stacked = folder / "labels.npz"
+    maps = np.load(stacked)["maps"] if stacked.is_file() else [read_ras(path) for path in label_files(folder)]
     return [tissue_indices(numbers, tissues()) for numbers in maps]
 
 
@@ -109,12 +114,14 @@ def label_files(folder: Path) -> list[Path]:
     """Return the label maps of `folder` in order; FileNotFoundError where there is none."""
     files = sorted(folder.glob("seg_*.nii.gz"))
     if not files:
-        raise FileNotFoundError(f"no labels.npy and no seg_*.nii.gz in {folder}")
+        raise FileNotFoundError(f"no labels.npz and no seg_*.nii.gz in {folder}")
     return files
 
 
 def read_ras(path: Path) -> npt.NDArray[Any]:
     """Return the voxels of a NIfTI file with axes turned to R-A-S."""
+    import nibabel  # not there on every machine that trains
+
     image = nibabel.as_closest_canonical(nibabel.load(path))  # type: ignore[no-untyped-call]
     return np.ascontiguousarray(np.asarray(image.dataobj))
 
@@ -154,14 +161,14 @@ def dice_on(network: nn.Module, maps: list[Tensor], seed: int = 7, repeats: int 
 def budget(minutes: float, device: str) -> Budget:
     """Return the schedule for this device: small crops first, the network's own window at the end."""
     if device.startswith("cuda"):
-        crops = ((0.0, ROI), (0.5, (96, 112, 96)))
         return Budget(
             minutes,
             batch=4,
-            crops=crops,
+            crops=((0.0, ROI), (0.5, (96, 112, 96))),
             class_weights=CLASS_WEIGHTS,
             learning_rate=2e-3,
             averaging=0.999,
+            checkpoint_s=45.0,
             mixed_precision=True,
         )
     return Budget(minutes, crops=((0.0, (64, 64, 64)), (0.75, ROI)), class_weights=CLASS_WEIGHTS)
@@ -183,10 +190,12 @@ def train(labels: Path, minutes: float, out: Path, resume: Path | None = None) -
 
 def package(checkpoint: Path, labels: Path, version: str, out: Path, training: str, figures: str) -> Package:
     """Write the package of a checkpoint (your own file) to `out`; `training`, `figures` go into its card."""
+    from models.packaging import write_package
+
     network = build(*ARCHITECTURE)
     network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
     random = torch.Generator().manual_seed(1914)
-    golden, _ = sample(read_labels(labels)[TRAINING_MAPS], tissues(), random, ROI, t1_like=True)
+    golden, _ = sample(read_labels(labels)[TRAINING_MAPS], tissues(), random, ROI, PLAIN, t1_like=True)
     card = CARD.format(
         version=version,
         intended_use=INTENDED_USE,
@@ -199,16 +208,17 @@ def package(checkpoint: Path, labels: Path, version: str, out: Path, training: s
 
 
 def prepare(labels: Path, out: Path) -> None:
-    """Write labels.npy, so that a machine without nibabel can train."""
+    """Write labels.npz, so that a machine without nibabel can train."""
     out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "labels.npy", np.stack([read_ras(path) for path in label_files(labels)]).astype(np.uint16))
+    maps = np.stack([read_ras(path) for path in label_files(labels)]).astype(np.uint16)
+    np.savez_compressed(out / "labels.npz", maps=maps)
 
 
 def arguments() -> argparse.ArgumentParser:
     """Return the command line: prepare, train, validate, package, evaluate."""
     parser = argparse.ArgumentParser(prog="python -m models.zoo.brain_structures", description=__doc__)
     parser.add_argument("step", choices=["prepare", "train", "validate", "package", "evaluate"])
-    parser.add_argument("--labels", type=Path, help="folder of the label maps (seg_*.nii.gz or labels.npy)")
+    parser.add_argument("--labels", type=Path, help="folder of the label maps (seg_*.nii.gz or labels.npz)")
     parser.add_argument("--out", type=Path, help="folder to write to; for evaluate: where other networks' answers stay")
     parser.add_argument("--minutes", type=float, default=55.0, help="how long to train")
     parser.add_argument("--resume", type=Path, help="checkpoint.pt to go on from")
