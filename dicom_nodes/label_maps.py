@@ -46,12 +46,13 @@ def segments(label_map: LabelMap, volume: Volume, findings: Sequence[Finding]) -
     known = sorted(findings, key=lambda finding: finding.segment_number)
     if len({finding.segment_number for finding in known}) != len(known):
         raise ResultRejected("two findings have one segment number")
-    voxels = np.array([voxels_by_slice(label_map, finding.segment_number) for finding in known], np.int64)
+    counted = [voxels_by_slice(label_map, finding.segment_number) for finding in known]
+    voxels = np.array(counted, np.int64).reshape(len(known), len(label_map))
     total = int(np.count_nonzero(label_map))
     if voxels.sum() != total:
         raise ResultRejected(f"{total - int(voxels.sum())} voxels of the label map belong to no finding")
     there = [n for n, row in enumerate(voxels) if row.any()]
-    return Segments(tuple(known[n] for n in there), voxels.reshape(len(known), -1)[there])
+    return Segments(tuple(known[n] for n in there), voxels[there])
 
 
 def voxels_by_slice(label_map: LabelMap, label: int) -> list[int]:

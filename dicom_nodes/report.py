@@ -84,7 +84,7 @@ def _document(groups: Sequence[Any], images: Sequence[Dataset], content: _Conten
     report = sr.MeasurementReport(
         observation_context=sr.ObservationContext(observer_device_context=_observer(content.context)),
         procedure_reported=concept(procedure),
-        imaging_measurements=groups or [sr.MeasurementsAndQualitativeEvaluations(sr.TrackingIdentifier(PLACEHOLDER))],
+        imaging_measurements=groups or [_stand_in()],
         title=concept(codes.IMAGING_MEASUREMENT_REPORT),
         language_of_content_item_and_descendants=sr.LanguageOfContentItemAndDescendants(concept(codes.ENGLISH)),
         referenced_images=images,
@@ -105,6 +105,10 @@ def _document(groups: Sequence[Any], images: Sequence[Dataset], content: _Conten
     if not groups:
         del ds.ContentSequence[-1]  # highdicom wants a group; a report of nothing has none
     return ds
+
+
+def _stand_in() -> sr.MeasurementsAndQualitativeEvaluations:
+    return sr.MeasurementsAndQualitativeEvaluations(sr.TrackingIdentifier(PLACEHOLDER, PLACEHOLDER))
 
 
 def _root(whole: Any) -> sr.ContainerContentItem:
