@@ -1,6 +1,7 @@
 """One process per worker that holds the models, so that a hung or exploding run can be killed without the worker.
 
-The two ends speak JSON headers and raw arrays over a pipe; nothing is unpickled. The child ends when its parent does.
+The two ends speak short JSON lines over a pipe, which never fills, and hand voxels over as plain .npy files; nothing is
+unpickled. The child ends when its parent does.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from appliance import errors
-from appliance.errors import CurieError, EngineUnavailable
+from appliance.errors import CurieError
 from appliance.volume import Volume
 from models.package import Package
 from workers.pipeline import Inferred
 
 POLL_S = 0.2
+VOXELS, LABELS = "voxels.npy", "labels.npy"
 PASSED_ON = ("StudyUnsuitable", "StudyBlocked", "PackageRefused", "EngineUnavailable", "ResultRejected")
 
 
@@ -34,9 +36,10 @@ class EngineDied(CurieError):
 class EngineProcess:
     """The parent's end: starts the child when needed, sends one volume at a time, kills it when it must."""
 
-    def __init__(self, backends: Sequence[str], device: str) -> None:
+    def __init__(self, backends: Sequence[str], device: str, folder: Path) -> None:
         self.backends = tuple(backends)
         self.device = device
+        self.folder = folder  # where voxels and labels are handed over
         self._child: Any = None
         self._pipe: Connection | None = None
 
@@ -69,7 +72,7 @@ class EngineProcess:
     def warm(self, package: Package) -> None:
         """Start the child and let it load a package, without waiting for it."""
         self.start()
-        self._send({"op": "load", "folder": str(package.folder)})
+        self._send({"op": "load", "package": str(package.folder)})
 
     def segment(self, volume: Volume, package: Package, keep_going: Callable[[], None]) -> Inferred:
         """Run a package on a volume in the child.
@@ -80,39 +83,33 @@ class EngineProcess:
         self.start()
         try:
             self._request(volume, package)
-            header = self._answer(package, keep_going)
+            answer = self._answer(package, keep_going)
         except BaseException:
             self.kill()
             raise
-        if "error" in header:
-            raise _error(header)
-        assert self._pipe is not None
-        labels = np.frombuffer(self._pipe.recv_bytes(), dtype=np.uint8).reshape(volume.shape)
-        skipped = tuple((name, reason) for name, reason in header["skipped"])
-        return Inferred(labels, header["engine"], header["precision"], header["cpu_s"], skipped)
+        if "error" in answer:
+            raise _error(answer)
+        labels = np.load(self.folder / LABELS, allow_pickle=False)
+        skipped = tuple((name, reason) for name, reason in answer["skipped"])
+        return Inferred(labels, answer["engine"], answer["precision"], answer["cpu_s"], skipped)
 
     def _request(self, volume: Volume, package: Package) -> None:
-        voxels = np.ascontiguousarray(volume.voxels)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        np.save(self.folder / VOXELS, volume.voxels, allow_pickle=False)
         self._send(
             {
                 "op": "segment",
-                "folder": str(package.folder),
-                "shape": voxels.shape,
-                "dtype": voxels.dtype.str,
+                "package": str(package.folder),
+                "folder": str(self.folder),
                 "affine": volume.affine.tolist(),
                 "modality": volume.modality,
             }
         )
-        assert self._pipe is not None
-        self._write(memoryview(voxels).cast("B"))
 
-    def _send(self, header: dict[str, Any]) -> None:
-        self._write(json.dumps(header).encode())
-
-    def _write(self, content: Any) -> None:
+    def _send(self, request: dict[str, Any]) -> None:
         assert self._pipe is not None
         try:
-            self._pipe.send_bytes(content)
+            self._pipe.send_bytes(json.dumps(request).encode())
         except (BrokenPipeError, ConnectionResetError) as error:
             raise EngineDied("the engine process ended while it was given a volume") from error
 
@@ -132,11 +129,11 @@ class EngineProcess:
         return answer
 
 
-def _error(header: dict[str, Any]) -> CurieError:
-    if header["error"] in PASSED_ON:
-        kind: type[CurieError] = getattr(errors, header["error"])
-        return kind(header["message"])
-    return EngineDied(f"the engine broke: {header['error']}")
+def _error(answer: dict[str, Any]) -> CurieError:
+    if answer["error"] in PASSED_ON:
+        kind: type[CurieError] = getattr(errors, answer["error"])
+        return kind(answer["message"])
+    return EngineDied(f"the engine broke: {answer['error']}")
 
 
 # --- the child ---
@@ -148,17 +145,16 @@ def serve(pipe: Connection, backends: Sequence[str], device: str) -> None:
     loaded: dict[str, Any] = {}
     while True:
         try:
-            header = json.loads(pipe.recv_bytes())
-            body = pipe.recv_bytes() if header["op"] == "segment" else b""
+            request = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
         try:
-            choice = _loaded(loaded, header["folder"], backends, device)
-            if header["op"] == "segment":
-                _run(pipe, choice, header, body)
+            choice = _loaded(loaded, request["package"], backends, device)
+            answer = _run(choice, request) if request["op"] == "segment" else None
         except Exception as error:  # noqa: BLE001 - the edge of this process: every error becomes an answer
-            if header["op"] == "segment":
-                pipe.send_bytes(json.dumps({"error": type(error).__name__, "message": str(error)}).encode())
+            answer = {"error": type(error).__name__, "message": str(error)} if request["op"] == "segment" else None
+        if answer is not None:
+            pipe.send_bytes(json.dumps(answer).encode())
 
 
 def _end_with_parent(parent: int) -> None:
@@ -173,34 +169,30 @@ def _loaded(loaded: dict[str, Any], folder: str, backends: Sequence[str], device
     from models.package import load_package
 
     package = load_package(Path(folder))
-    key = f"{package.digest}"
-    if key not in loaded:
-        loaded[key] = (package, choose_engine(package, backends, device))
-    return loaded[key]
+    if package.digest not in loaded:
+        loaded[package.digest] = (package, choose_engine(package, backends, device))
+    return loaded[package.digest]
 
 
-def _run(pipe: Connection, loaded: Any, header: dict[str, Any], body: bytes) -> None:
+def _run(loaded: Any, request: dict[str, Any]) -> dict[str, Any]:
     from models.inference import segment
 
     package, choice = loaded
+    folder = Path(request["folder"])
     volume = Volume(
-        voxels=np.frombuffer(body, dtype=header["dtype"]).reshape(header["shape"]),
-        affine=np.array(header["affine"]),
+        voxels=np.load(folder / VOXELS, allow_pickle=False),
+        affine=np.array(request["affine"]),
         frames=(),
         series_instance_uid="",
         frame_of_reference_uid="",
-        modality=header["modality"],
+        modality=request["modality"],
     )
     started = time.process_time()
     labels = segment(volume, package, choice.engine)
-    answer = {
+    np.save(folder / LABELS, np.asarray(labels, dtype=np.uint8), allow_pickle=False)
+    return {
         "engine": choice.engine.name,
         "precision": choice.engine.precision,
         "skipped": choice.skipped,
         "cpu_s": round(time.process_time() - started, 3),
     }
-    pipe.send_bytes(json.dumps(answer).encode())
-    pipe.send_bytes(np.ascontiguousarray(labels, dtype=np.uint8))
-
-
-__all__ = ["EngineDied", "EngineProcess", "EngineUnavailable", "serve"]

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dicom_nodes.report import write_report
-from dicom_nodes.segmentation import write_segmentation
-
 from appliance.finding import Finding
 from appliance.job import ResultContext
 from appliance.volume import Array, Volume
+from dicom_nodes.report import write_report
+from dicom_nodes.segmentation import write_segmentation
 from dicom_nodes.volume_reader import read_source, read_volume
 from models.measure import measure
 from models.package import Package

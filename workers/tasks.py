@@ -12,9 +12,11 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -49,7 +51,8 @@ class Worker:
         self.settings = settings
         self.catalogue = catalogue
         self.name = f"{socket.gethostname()}/{name}"
-        self.engine = EngineProcess(settings.worker.backends, settings.worker.device)
+        place = settings.data_dir / "run" / name
+        self.engine = EngineProcess(settings.worker.backends, settings.worker.device, place)
         self.stopping = threading.Event()
         self._busy = threading.Lock()
         self._drained_at = time.monotonic()
@@ -122,7 +125,7 @@ class Worker:
         except Stopping as reason:
             self._put_back(held, str(reason), counts=False)
         except Exception as error:  # noqa: BLE001 - the edge of a job: whatever breaks, the job is put back
-            cause = str(error) if isinstance(error, CurieError) else f"{type(error).__name__} in the pipeline"
+            cause = str(error) if isinstance(error, CurieError) else f"{type(error).__name__} at {where(error)}"
             self._put_back(held, cause, counts=True)
 
     def _made(self, held: Claim) -> Made:
@@ -238,6 +241,12 @@ class Pulse:
             except Exception as error:  # noqa: BLE001 - the catalogue may be away for a while; the lease decides
                 logger().warning("heartbeat_failed", job=self.held.id, cause=type(error).__name__)
             wait_s = min(wait_s * 2, jobs.LEASE_S / 4)
+
+
+def where(error: BaseException) -> str:
+    """Return file and line of the innermost frame: enough to find a fault, and nothing of the patient."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
 
 
 def _finding_record(finding: Any) -> dict[str, Any]:
