@@ -33,17 +33,18 @@ class Tissues:
 class Strengths:
     """How far synthetic images wander; the defaults are those of the shipped recipe."""
 
-    stripped: float = 0.45  # share of samples without extracerebral tissue
+    stripped: float = 0.35  # share of samples without extracerebral tissue
     t1_like: float = 0.7  # share with T1-like means; the rest has any contrast
-    reach_voxels: float = 20.0  # from the centre of the label map to that of a crop, along each axis
-    rotation_deg: float = 18.0
-    scaling: float = 0.16
+    reach_voxels: float = 24.0  # from the centre of the label map to that of a crop, along each axis
+    rotation_deg: float = 14.0
+    scaling: float = 0.14
     shear: float = 0.08
     warp_voxels: float = 2.6  # largest standard deviation of the elastic displacement
     bias: float = 0.35
-    noise: float = 0.07
-    blur_voxels: tuple[float, float] = (0.25, 1.15)
-    thick: float = 0.25  # share with thick slices along one axis
+    patchiness: float = 0.7  # of extracerebral tissue
+    noise: float = 0.06
+    blur_voxels: tuple[float, float] = (0.25, 1.0)
+    thick: float = 0.2  # share with thick slices along one axis
 
 
 def uniform(random: torch.Generator, low: float, high: float) -> float:
@@ -145,6 +146,13 @@ def contrast(tissues: Tissues, random: torch.Generator, t1_like: bool) -> tuple[
     return means, spread
 
 
+def patchiness(indices: Tensor, tissues: Tissues, random: torch.Generator, strengths: Strengths) -> Tensor:
+    """Return a factor (x, y, z) that mottles extracerebral tissue: one label there holds fat, muscle and vessels."""
+    outside = torch.tensor(tissues.outside, device=indices.device)[indices]
+    mottle = smooth_field(random, 1, indices.shape, 16)[0, 0] * uniform(random, 0, strengths.patchiness)
+    return torch.where(outside, torch.exp(mottle), 1.0)
+
+
 def blurred(image: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Return `image` (x, y, z) after a Gaussian blur with a standard deviation in voxels for each axis."""
     result = image
@@ -211,6 +219,8 @@ def sample(
     if bare:
         means[0], spread[0] = 0.0, 0.0
     image = means[indices] + spread[indices] * normal(random, *indices.shape)
+    if not bare:
+        image = image * patchiness(indices, tissues, random, strengths)
     image = acquired(image, random, strengths)
     if bare and uniform(random, 0, 1) < 0.8:
         image = torch.where(indices > 0, image, 0.0)

@@ -133,20 +133,72 @@ def scaled(image: Floats, step: Scale) -> Floats:
 def labels_on_source(logits: Floats, grid: Grid) -> Labels:
     """Return the label map (k, j, i) uint8 on the source grid from logits (classes, x, y, z).
 
-    Each class is interpolated linearly and the largest wins; of equals, the lowest number. Two classes need
-    only their difference.
+    Each class is interpolated linearly and the largest wins; of equals, the lowest number. Only the box is
+    computed that another class than background reaches: where background is largest at all corners of a cell,
+    it is largest everywhere inside, so the answer is exact. Two classes need only their difference.
     """
-    straight = [np.ascontiguousarray(grid.turn.undo(one)) for one in logits]
-    if len(straight) == 2:
-        return (interpolated(straight[1] - straight[0], grid.source) > 0).astype(np.uint8)
-    best = torch.from_numpy(interpolated(straight[0], grid.source)).clone()
-    labels = torch.zeros(best.shape, dtype=torch.uint8)
-    for number, one in enumerate(straight[1:], start=1):
-        value = torch.from_numpy(interpolated(one, grid.source))
+    straight = np.ascontiguousarray(grid.turn.undo(logits), np.float32)
+    labels = np.zeros(grid.source, np.uint8)
+    reached = (straight[1:] > straight[0]).any(0)
+    if not reached.any():
+        return labels
+    axes = [reach_of(reached, axis, grid.source[axis]) for axis in range(3)]
+    rows = tuple(axis.rows for axis in axes)
+    inside = straight[(slice(None), *(axis.columns for axis in axes))]
+    weights = [axis.weights for axis in axes]
+    if len(inside) == 2:
+        labels[rows] = spread(inside[1] - inside[0], weights) > 0
+    else:
+        labels[rows] = largest(spread(inside[0], weights), inside[1:], weights)
+    return labels
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Along one axis: which source voxels may not be background, and from which network voxels they follow."""
+
+    rows: slice  # of the source
+    columns: slice  # of the network's grid
+    weights: Floats  # (rows, columns)
+
+
+def reach_of(reached: npt.NDArray[np.bool_], axis: int, source: int) -> Reach:
+    """Return the reach along `axis` of the network voxels `reached` (k, j, i), on `source` voxels."""
+    others = tuple(other for other in range(3) if other != axis)
+    weights = linear_weights(source, reached.shape[axis])
+    rows = np.flatnonzero(weights[:, reached.any(axis=others)].any(axis=1))
+    kept = slice(int(rows[0]), int(rows[-1]) + 1)
+    used = np.flatnonzero(weights[kept].any(axis=0))
+    columns = slice(int(used[0]), int(used[-1]) + 1)
+    return Reach(kept, columns, np.ascontiguousarray(weights[kept, columns]))
+
+
+def linear_weights(source: int, size: int) -> Floats:
+    """Return the matrix (source, size) that interpolates linearly along one axis, outer faces together."""
+    place = np.clip((np.arange(source) + 0.5) * (size / source) - 0.5, 0, size - 1)
+    lower = np.minimum(place.astype(np.int64), max(0, size - 2))
+    weights = np.zeros((source, size), np.float32)
+    weights[np.arange(source), lower] = 1 - (place - lower)
+    if size > 1:
+        weights[np.arange(source), lower + 1] = place - lower
+    return weights
+
+
+def spread(array: Floats, weights: Sequence[Floats]) -> Floats:
+    """Return `array` (k, j, i) interpolated by one matrix an axis: three products, far cheaper than gathering."""
+    k, j, i = weights
+    first = (k @ array.reshape(len(array), -1)).reshape(len(k), *array.shape[1:])
+    return np.asarray(np.matmul(j, first) @ i.T, np.float32)
+
+
+def largest(best: Floats, others: Floats, weights: Sequence[Floats]) -> Labels:
+    """Return the number of the largest class, `best` being class 0; a running maximum, never all at once."""
+    labels = np.zeros(best.shape, np.uint8)
+    for number, one in enumerate(others, start=1):
+        value = spread(one, weights)
         labels[value > best] = number
-        torch.maximum(best, value, out=best)
-    result: Labels = labels.numpy()
-    return result
+        np.maximum(best, value, out=best)
+    return labels
 
 
 def require_finite(logits: Floats) -> None:

@@ -30,7 +30,7 @@ ARCHITECTURE: tuple[str, dict[str, Any]] = (
     "thin-unet",
     {"inputs": 1, "classes": CLASSES, "channels": [12, 24, 48, 96], "down": [1, 2, 2, 3], "up": [1, 2, 2]},
 )
-ROI = (80, 96, 80)  # voxels of 2 mm along right, anterior, superior
+ROI = (72, 88, 72)  # voxels of 2 mm along right, anterior, superior
 CLASS_WEIGHTS = (0.6, 1.0, 1.0, 1.2, 1.5, 3.0, 4.0, 3.0)  # small structures count more in cross-entropy
 TRAINING_MAPS = 16  # the rest validates
 
@@ -68,14 +68,14 @@ _LABELS: tuple[tuple[int, int, float, float, str], ...] = (
     (137, 3, 0.10, 0.40, ""),
     (502, 0, 0.00, 0.60, "out"),
     (506, 0, 0.05, 0.40, "out"),
-    (507, 0, 0.20, 1.00, "out"),
+    (507, 0, 0.20, 1.80, "out"),
     (508, 0, 0.00, 0.50, "out"),
     (509, 0, 0.00, 0.40, "out"),
-    (511, 0, 0.30, 0.90, "out"),
+    (511, 0, 0.30, 1.80, "out"),
     (512, 0, 0.60, 0.90, "out"),
-    (514, 0, 0.10, 0.80, "out"),
+    (514, 0, 0.10, 1.20, "out"),
     (515, 0, 0.00, 0.25, "out"),
-    (516, 0, 0.10, 1.00, "out"),
+    (516, 0, 0.10, 1.80, "out"),
     (530, 0, 0.40, 0.90, "out"),
 )
 # right number → left number: the same tissue on the other side
@@ -171,7 +171,7 @@ def budget(minutes: float, device: str) -> Budget:
             checkpoint_s=45.0,
             mixed_precision=True,
         )
-    return Budget(minutes, crops=((0.0, (64, 64, 64)), (0.75, ROI)), class_weights=CLASS_WEIGHTS)
+    return Budget(minutes, crops=((0.0, (64, 64, 64)), (0.45, ROI)), class_weights=CLASS_WEIGHTS)
 
 
 def train(labels: Path, minutes: float, out: Path, resume: Path | None = None) -> nn.Module:

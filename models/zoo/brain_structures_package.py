@@ -106,7 +106,7 @@ def declaration(version: str, architecture: tuple[str, dict[str, Any]], roi: tup
             {"op": "scale", "lowest": 0.0, "highest": 1.0},
         ],
         "inference": {
-            "mode": "sliding_window", "roi": list(roi), "overlap": 0.25, "blend": "gaussian", "batch": 1,
+            "mode": "sliding_window", "roi": list(roi), "overlap": 0.2, "blend": "gaussian", "batch": 1,
         },
         "outputs": {"kind": "segmentation", "segments": segment_entries()},
         "postprocess": [

@@ -17,6 +17,7 @@ from models.parity import golden_case
 from models.registry import ZOO
 
 SHARED = Path(os.environ.get("CURIE_SHARED", Path(__file__).parents[3] / "shared"))
+CROP = np.s_[1:-2, 2:-3, 3:]  # of the golden case, so that sizes are odd
 
 
 def volume_of(voxels: np.ndarray, affine: np.ndarray) -> Volume:
@@ -45,5 +46,5 @@ def engine(shipped: Package) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def head(shipped: Package) -> Volume:
     """The golden case's synthetic head at 2 mm, axes R-A-S, of odd size."""
-    voxels = golden_case(shipped).image[2:79, 1:92, 3:78] * np.float32(700)
+    voxels = golden_case(shipped).image[CROP] * np.float32(700)
     return volume_of(voxels, np.diag([-2.0, -2.0, 2.0, 1.0]))

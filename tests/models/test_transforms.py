@@ -99,16 +99,29 @@ def test_an_image_of_one_value_is_unsuitable() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_labels_on_the_source_are_the_largest_of_the_interpolated_logits(classes: int) -> None:
+@pytest.mark.parametrize("brain", [np.s_[:, :, :], np.s_[3:9, 8:, 2:5], np.s_[2:5, 6:9, 0:3]])
+def test_labels_on_the_source_are_the_largest_of_the_interpolated_logits(
+    classes: int, brain: tuple[slice, ...]
+) -> None:
     source = volume_of(np.zeros((11, 24, 17), np.float32), np.diag([3.0, 1.0, -1.5, 1.0]))
     grid = network_grid(source, RAS, TWO_MM)
     shape = tuple(grid.size[axis] for axis in grid.turn.order)
     logits = np.random.default_rng(2).normal(size=(classes, *shape)).astype(np.float32)
+    outside = np.ones(shape, bool)
+    outside[brain] = False
+    logits[0] += 6 * outside
     straight = [np.ascontiguousarray(grid.turn.undo(one)) for one in logits]
     expected = np.stack([interpolated(one, source.shape) for one in straight]).argmax(0)
     labels = labels_on_source(logits, grid)
     assert labels.dtype == np.uint8
+    assert labels.any()
     np.testing.assert_array_equal(labels, expected)
+
+
+def test_where_background_is_everywhere_nothing_is_labelled() -> None:
+    grid = network_grid(volume_of(np.zeros((4, 4, 4), np.float32), np.eye(4)), RAS, TWO_MM)
+    logits = np.zeros((3, 2, 2, 2), np.float32)
+    assert not labels_on_source(logits, grid).any()
 
 
 def test_logits_that_are_not_finite_are_rejected() -> None:
