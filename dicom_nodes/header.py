@@ -79,11 +79,11 @@ def _refuse_deflated(file: BinaryIO) -> None:
 def _refuse_cut(ds: Dataset) -> None:
     if SOP_INSTANCE_UID not in ds:
         raise _unreadable("the file has no SOP Instance UID")
-    for raw in ds.values():  # as received and in the file's order, unlike elements()
-        if not isinstance(raw, RawDataElement) or not isinstance(raw.value, bytes) or raw.tag >= PIXELS:
-            continue
-        if len(raw.value) < raw.length != UNDEFINED:
-            raise _unreadable(f"the file is cut inside element {raw.tag}")
+    last = list(ds.values())[-1]  # as received and in the file's order, unlike elements()
+    if not isinstance(last, RawDataElement) or not isinstance(last.value, bytes) or last.tag >= PIXELS:
+        return
+    if len(last.value) < last.length != UNDEFINED:
+        raise _unreadable(f"the file is cut inside element {last.tag}")
 
 
 def _unreadable(sentence: str) -> InstanceRefused:

@@ -6,9 +6,10 @@ from the ResultContext. Nothing here may ask a clock or a random source: one con
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from typing import Any
 
@@ -76,8 +77,9 @@ def stamp(ds: Dataset, source: SourceHeaders, context: ResultContext, series: Se
     ds.SeriesNumber, ds.InstanceNumber = series.number, 1
     ds.SeriesDescription = series_description(context, series)
     _equipment(ds, context)
-    _times(ds, context.made_at)
-    ds.ContributingEquipmentSequence = [_acquisition(source.header), _processing(context)]
+    made_at = in_zone(context.made_at, str(ds.get("TimezoneOffsetFromUTC", "")))
+    _times(ds, made_at)
+    ds.ContributingEquipmentSequence = [_acquisition(source.header), _processing(context, made_at)]
 
 
 def _copy(ds: Dataset, header: Dataset) -> None:
@@ -121,6 +123,14 @@ def software_versions(context: ResultContext) -> list[str]:
     return [context.software_version[:LONGEST_LO], f"{context.package} {context.package_version}"[:LONGEST_LO]]
 
 
+def in_zone(made_at: datetime, offset: str) -> datetime:
+    """Return the time in the zone of the source (its Timezone Offset From UTC), as given where that is not known."""
+    if made_at.tzinfo is None or not re.fullmatch(r"[+-]\d{4}", offset):
+        return made_at
+    minutes = int(offset[1:3]) * 60 + int(offset[3:])
+    return made_at.astimezone(timezone(timedelta(minutes=minutes if offset[0] == "+" else -minutes)))
+
+
 def _times(ds: Dataset, made_at: datetime) -> None:
     day, time = made_at.strftime("%Y%m%d"), made_at.strftime("%H%M%S")
     for what in ("Content", "Series", "InstanceCreation"):
@@ -140,7 +150,7 @@ def _acquisition(header: Dataset) -> Dataset:
     return item
 
 
-def _processing(context: ResultContext) -> Dataset:
+def _processing(context: ResultContext, made_at: datetime) -> Dataset:
     """Return the Contributing Equipment item of the algorithm (PS3.3 C.12.1)."""
     item = Dataset()
     item.Manufacturer, item.ManufacturerModelName = MANUFACTURER, model_name(context)
@@ -148,7 +158,7 @@ def _processing(context: ResultContext) -> Dataset:
     item.StationName = context.appliance_name[:LONGEST_SH]
     item.DeviceSerialNumber = context.appliance_uid[:LONGEST_LO]
     item.DeviceUID = context.appliance_uid
-    item.ContributionDateTime = context.made_at.strftime("%Y%m%d%H%M%S")
+    item.ContributionDateTime = made_at.strftime("%Y%m%d%H%M%S")
     item.ContributionDescription = "; ".join(f"{name} {value}" for name, value in provenance(context).items())
     item.PurposeOfReferenceCodeSequence = [coded(codes.PROCESSING_EQUIPMENT)]
     return item

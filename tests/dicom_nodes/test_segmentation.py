@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import highdicom as hd
@@ -117,6 +118,14 @@ def test_who_made_it(tmp_path: Path) -> None:
     assert algorithm.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
     assert made.package_digest in algorithm.ContributionDescription
     assert ds.SegmentSequence[0].SegmentationAlgorithmIdentificationSequence[0].AlgorithmVersion == "1.0.0"
+
+
+def test_times_are_in_the_zone_of_the_images(tmp_path: Path) -> None:
+    labels, volume, source = read_phantom(tmp_path, images=phantoms.series(TimezoneOffsetFromUTC="-0530"))
+    made = context(made_at=datetime(2024, 3, 1, 2, 0, tzinfo=UTC))
+    ds = parsed(write_segmentation(labels, volume, findings(made), source, made))
+    assert (ds.ContentDate, ds.ContentTime, ds.TimezoneOffsetFromUTC) == ("20240229", "203000", "-0530")
+    assert ds.ContributingEquipmentSequence[1].ContributionDateTime == "20240229203000"
 
 
 def test_segments_say_what_they_are(tmp_path: Path) -> None:
