@@ -33,9 +33,9 @@ class Tissues:
 class Strengths:
     """How far synthetic images wander; the defaults are those of the shipped recipe."""
 
-    stripped: float = 0.35  # share of samples without extracerebral tissue
-    t1_like: float = 0.7  # share with T1-like means; the rest has any contrast
-    reach_voxels: float = 24.0  # from the centre of the label map to that of a crop, along each axis
+    stripped: float = 0.25  # share of samples without extracerebral tissue
+    t1_like: float = 0.8  # share with T1-like means; the rest has any contrast
+    reach_voxels: float = 32.0  # from the centre of the label map to that of a crop, along each axis
     rotation_deg: float = 14.0
     scaling: float = 0.14
     shear: float = 0.08

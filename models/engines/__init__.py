@@ -61,6 +61,11 @@ class EngineChoice:
     skipped: tuple[tuple[str, str], ...] = ()  # (rung, reason)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's message, or the error's name where there is none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def choose_engine(package: Package, backends: Sequence[str], device: str = "auto") -> EngineChoice:
     """Return the first engine of `backends` that runs here and agrees with the package's golden case.
 

@@ -5,10 +5,22 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as faults
 
 from appliance.errors import EngineUnavailable
+from models.engines import first_line
 from models.engines.graph import checked_graph
 from models.package import Package
+
+# what ONNX Runtime raises when it cannot load or run a graph; they share no base but Exception
+FAULTS = (
+    faults.Fail,
+    faults.InvalidArgument,
+    faults.InvalidGraph,
+    faults.NotImplemented,
+    faults.RuntimeException,
+    RuntimeError,
+)
 
 
 class OnnxRuntimeEngine:
@@ -27,7 +39,10 @@ class OnnxRuntimeEngine:
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return logits (n, classes, x, y, z) of windows (n, channels, x, y, z)."""
-        (answer,) = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
+        try:
+            (answer,) = self._session.run(None, {self._input: np.ascontiguousarray(batch)})
+        except FAULTS as error:
+            raise EngineUnavailable(f"ONNX Runtime cannot run the graph ({first_line(error)})") from error
         return np.asarray(answer, dtype=np.float32)
 
     def close(self) -> None:
@@ -40,5 +55,5 @@ def load(package: Package, _rung: str = "onnxruntime", _device: str = "cpu", thr
     graph = checked_graph(package.path("model.onnx"))
     try:
         return OnnxRuntimeEngine(graph, threads)
-    except RuntimeError as error:
-        raise EngineUnavailable(f"ONNX Runtime cannot load the graph ({str(error).splitlines()[0]})") from error
+    except FAULTS as error:
+        raise EngineUnavailable(f"ONNX Runtime cannot load the graph ({first_line(error)})") from error

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import openvino
 
 from appliance.errors import EngineUnavailable
+from models.engines import first_line
 from models.engines.graph import checked_graph
 from models.package import Package
 
@@ -26,7 +27,10 @@ class OpenVinoEngine:
 
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return logits (n, classes, x, y, z) of windows (n, channels, x, y, z)."""
-        answer = self._request.infer([np.ascontiguousarray(batch)], share_inputs=True)
+        try:
+            answer = self._request.infer([np.ascontiguousarray(batch)], share_inputs=True)
+        except RuntimeError as error:
+            raise EngineUnavailable(f"OpenVINO cannot run the graph ({first_line(error)})") from error
         return np.asarray(answer[0], dtype=np.float32)
 
     def close(self) -> None:
@@ -40,4 +44,4 @@ def load(package: Package, _rung: str = "openvino", _device: str = "cpu", thread
     try:
         return OpenVinoEngine(graph, threads)
     except RuntimeError as error:
-        raise EngineUnavailable(f"OpenVINO cannot compile the graph ({str(error).splitlines()[0]})") from error
+        raise EngineUnavailable(f"OpenVINO cannot compile the graph ({first_line(error)})") from error

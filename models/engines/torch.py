@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from appliance.errors import EngineUnavailable, PackageRefused
+from models.engines import first_line
 from models.networks import build
 from models.package import Package
 
@@ -30,10 +31,13 @@ class TorchEngine:
     @torch.inference_mode()
     def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return logits (n, classes, x, y, z) of windows (n, channels, x, y, z)."""
-        windows = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            logits: npt.NDArray[np.float32] = self._network(windows).float().cpu().numpy()
-        return logits
+        windows = torch.from_numpy(np.ascontiguousarray(batch))
+        try:
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                logits = self._network(windows.to(self._device)).float().cpu()
+        except RuntimeError as error:  # out of memory is one too
+            raise EngineUnavailable(f"PyTorch cannot run the network ({first_line(error)})") from error
+        return np.asarray(logits.numpy(), np.float32)
 
     def close(self) -> None:
         """Give the network back."""

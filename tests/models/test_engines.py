@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from appliance.errors import EngineUnavailable, PackageRefused
-from models.engines import RUNGS, choose_engine
+from models.engines import RUNGS, choose_engine, load_engine
 from models.engines.graph import checked_graph
 from models.package import Package, load_package, write_manifest
 from models.parity import STRIDE, GoldenCase, difference, golden_case
@@ -67,6 +67,15 @@ def test_where_no_rung_is_left_every_reason_is_named(shipped: Package) -> None:
         choose_engine(shipped, ["tensorrt", "abacus"], "auto")
     with pytest.raises(EngineUnavailable, match="no backend is named"):
         choose_engine(shipped, [])
+
+
+@pytest.mark.parametrize("rung", ["openvino", "onnxruntime", "torch"])
+def test_what_a_library_cannot_run_is_said_in_one_line(shipped: Package, rung: str) -> None:
+    engine = load_engine(rung, shipped, "cpu")
+    with pytest.raises(EngineUnavailable, match="cannot run") as fault:
+        engine.run(np.zeros((1, 2, 16, 16, 16), np.float32))
+    engine.close()
+    assert "\n" not in str(fault.value)
 
 
 def golden_and_answer(shipped: Package) -> tuple[GoldenCase, np.ndarray]:

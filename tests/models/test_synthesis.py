@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from models.synthesis import Strengths, sample, strip, tissue_indices
-from models.zoo.brain_structures import CLASSES, tissues
+from models.zoo.brain_structures import CLASSES
+from models.zoo.brain_structures_labels import tissues
 
 CROP = (24, 32, 24)
 

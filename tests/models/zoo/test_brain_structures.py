@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from models.declaration import Declaration
-from models.zoo.brain_structures import ARCHITECTURE, CLASSES, PLAIN, ROI, drawer, prepare, read_labels, tissues
+from models.zoo.brain_structures import ARCHITECTURE, CLASSES, PLAIN, ROI, drawer, prepare
+from models.zoo.brain_structures_labels import read_labels, tissues
 from models.zoo.brain_structures_package import declaration
 from tests.models.conftest import SHARED
 
