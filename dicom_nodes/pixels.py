@@ -113,4 +113,5 @@ def normalised(values: Array, layout: PixelLayout) -> Array:
     unused = layout.bits_allocated - layout.bits_stored
     if layout.floating or layout.bits_allocated == 1 or not unused:
         return values
-    return (values << above) >> unused  # type: ignore[operator,no-any-return]
+    found: Array = np.right_shift(np.left_shift(values, above), unused)  # the second fills with the sign
+    return found

@@ -206,6 +206,9 @@ def test_a_curie_knows_results_of_any_curie(tmp_path: Path) -> None:
     assert is_own_result(ds)
     del ds.DeviceUID
     assert is_own_result(ds)
+    ds.Manufacturer = "Another"  # who worked on with our result names us among the contributors
+    assert not is_own_result(ds)
+    ds.Manufacturer = "Petite Curie"
     del ds.ContributingEquipmentSequence
     assert not is_own_result(ds)
     assert not is_own_result(phantoms.series()[0])
