@@ -14,6 +14,8 @@ else
 endif
 PYTEST := $(PY) -m pytest
 SYSTEM := orthanc dcmtk dicom3tools strace iproute2
+# A network of its own with nothing but loopback: Orthanc listens on all addresses.
+ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: setup demo test check acceptance acceptance-long test-gpu bench-turnaround clean
@@ -62,10 +64,10 @@ check: $(READY)
 	@touch $@
 
 acceptance: $(READY) .build/system-ready
-	$(PYTEST) -m "acceptance and not long" tests/acceptance
+	$(ALONE) $(PYTEST) -m "acceptance and not long" tests/acceptance
 
 acceptance-long: $(READY) .build/system-ready
-	$(PYTEST) -m "long" tests/acceptance
+	$(ALONE) $(PYTEST) -m "long" tests/acceptance
 
 test-gpu: $(READY)
 	$(PYTEST) -m gpu

@@ -16,7 +16,7 @@ from appliance.job import ResultContext
 from appliance.volume import Array, Volume
 from dicom_nodes.report import write_report
 from dicom_nodes.segmentation import write_segmentation
-from dicom_nodes.volume_reader import read_source, read_volume
+from dicom_nodes.volume_reader import read_series
 from models.measure import measure
 from models.package import Package
 
@@ -64,14 +64,14 @@ def read_study(
 ) -> Made:
     """Volume → label map → findings → SEG and SR. Raises StudyUnsuitable, StudyBlocked or ResultRejected."""
     clock = Stopwatch()
-    volume = read_volume(paths)
+    volume, source = read_series(paths)
     clock.lap("volume_s")
     inferred = segment(volume)
     clock.lap("inference_s")
     context = context_of(inferred)
     findings = tracked(measure(inferred.label_map, volume, package), context)
     clock.lap("findings_s")
-    objects = written(inferred.label_map, volume, findings, read_source(paths), context)
+    objects = written(inferred.label_map, volume, findings, source, context)
     clock.lap("results_s")
     return Made(objects, findings, inferred, clock.laps)
 

@@ -75,7 +75,7 @@ def wait_for(what: str, found: Callable[[], Any], seconds: float) -> Any:
 
 def dcmsend(folder_or_files: Sequence[Path], port: int, calling: str = "SCANNER") -> None:
     """Send files or folders by DCMTK, as they are."""
-    command = ["dcmsend", "-aet", calling, "-aec", "CURIE", "--scan-directories", "--recurse", "127.0.0.1", str(port)]
+    command = ["dcmsend", "-aet", calling, "-aec", "CURIE", "+sd", "+sp", "*.dcm", "+r", "127.0.0.1", str(port)]
     subprocess.run([*command, *map(str, folder_or_files)], check=True, env={**os.environ, "TCP_NODELAY": "1"})
 
 
@@ -92,12 +92,12 @@ class Appliance:
 
     def start(self) -> None:
         """Start and wait for the ready line."""
-        log = open(self.folder / "up.log", "a")  # noqa: SIM115 - the process keeps it
-        self.process = subprocess.Popen(
-            [*CURIE, "up", "--config", str(self.file)], stdout=subprocess.PIPE, stderr=log, text=True
-        )
+        command = [*CURIE, "up", "--config", str(self.file)]
+        with open(self.folder / "up.log", "a") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        with self.process.stdout as lines:
+            line = lines.readline()
         assert line.startswith("ready"), (self.folder / "up.log").read_text()[-3000:]
 
     def stop(self) -> int:
@@ -169,9 +169,9 @@ class Orthanc:
         }
         file = self.folder / "orthanc.json"
         file.write_text(json.dumps(configuration))
-        log = open(self.folder / "orthanc.log", "ab")  # noqa: SIM115 - the process keeps it
         environment = {**os.environ, "TCP_NODELAY": "1"}
-        self.process = subprocess.Popen(["Orthanc", str(file)], stdout=log, stderr=log, env=environment)
+        with open(self.folder / "orthanc.log", "ab") as log:
+            self.process = subprocess.Popen(["Orthanc", str(file)], stdout=log, stderr=log, env=environment)
         wait_for("Orthanc", self._answers, 30)
 
     def _answers(self) -> bool:
