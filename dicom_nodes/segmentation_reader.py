@@ -14,7 +14,7 @@ TOLERANCE = 0.01  # of a voxel
 
 
 def read_segmentation(path: Path, volume: Volume) -> Array:
-    """Return the uint8 label map (k, j, i) of a BINARY SEG on the grid of `volume`.
+    """Return the uint8 label map (k, j, i) of a BINARY SEG, by its segment numbers, on the grid of `volume`.
 
     Raises ResultRejected when a frame does not lie on a slice of the grid (PS3.3 C.7.6.16.2.3).
     """
@@ -23,6 +23,12 @@ def read_segmentation(path: Path, volume: Volume) -> Array:
     for number, mask, k in _frames(ds, volume):
         label_map[k][mask] = number
     return label_map
+
+
+def tracked_segments(path: Path) -> dict[int, str]:
+    """Return Segment Number → Tracking UID; numbers are consecutive, whatever the package's are (PS3.3 C.8.20.2)."""
+    ds = dcmread(path, stop_before_pixels=True)
+    return {int(item.SegmentNumber): str(item.TrackingUID) for item in ds.SegmentSequence}
 
 
 def _frames(ds: Dataset, volume: Volume) -> list[tuple[int, Array, int]]:

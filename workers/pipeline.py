@@ -85,12 +85,12 @@ def written(
     label_map: Array, volume: Volume, findings: Sequence[Finding], source: Any, context: ResultContext
 ) -> tuple[MadeObject, ...]:
     """Write SEG and SR; without a single finding, only the SR that says so."""
-    segmentation = write_segmentation(label_map, volume, findings, source, context)
+    segmentation = write_segmentation(label_map, volume, findings, source, context) if findings else None
     report = write_report(findings, label_map, volume, source, context, segmentation)
-    return (
-        MadeObject("SEG", SEG_STORAGE, context.uid("seg"), context.uid("seg-series"), segmentation),
-        MadeObject("SR", COMPREHENSIVE_3D_SR, context.uid("sr"), context.uid("sr-series"), report),
-    )
+    made = [MadeObject("SR", COMPREHENSIVE_3D_SR, context.uid("sr"), context.uid("sr-series"), report)]
+    if segmentation is not None:
+        made.append(MadeObject("SEG", SEG_STORAGE, context.uid("seg"), context.uid("seg-series"), segmentation))
+    return tuple(made)
 
 
 class Stopwatch:

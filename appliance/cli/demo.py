@@ -269,8 +269,10 @@ def _look(
     found: dict[str, Any], settings: Settings, folder: Path, files: Sequence[Path], *, sample: bool
 ) -> dict[str, Any]:
     """Read the SEG back from the PACS, draw it, and compare it with the template where that was the study."""
+    import numpy as np
+
     from appliance.cli.picture import Legend, save_picture
-    from dicom_nodes.segmentation_reader import read_segmentation
+    from dicom_nodes.segmentation_reader import read_segmentation, tracked_segments
     from dicom_nodes.volume_reader import read_volume
     from models.registry import active_package
 
@@ -278,17 +280,19 @@ def _look(
     volume = read_volume(_of_series(files, segmentation))
     label_map = read_segmentation(segmentation, volume)
     package = active_package(settings.routes[0].package, settings.data_dir)
-    volumes = {f["segment"]: f["measurements"][0]["value"] for f in found["findings"]}
-    legend = [
-        Legend(s.number, f"{s.name} {volumes[s.number]:.1f} ml", s.rgb)
-        for s in package.manifest.outputs.segments
-        if s.number in volumes
-    ]
+    colours = {s.number: s.rgb for s in package.manifest.outputs.segments}
+    by_tracking = {f["tracking_uid"]: f for f in found["findings"]}
+    legend, originals = [], np.zeros(256, np.uint8)
+    for number, tracking_uid in tracked_segments(segmentation).items():
+        finding = by_tracking[tracking_uid]
+        originals[number] = finding["segment"]
+        text = f"{finding['name']} {finding['measurements'][0]['value']:.1f} ml"
+        legend.append(Legend(number, text, colours[finding["segment"]]))
     picture = folder / "segmentation.png"
     save_picture(picture, volume, label_map, legend, f"{found['package']}: {package.manifest.title}")
     more: dict[str, Any] = {"picture": str(picture)}
     if sample:
-        more["agreement"] = _agreement(label_map)
+        more["agreement"] = _agreement(originals[label_map])
     return more
 
 

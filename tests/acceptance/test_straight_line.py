@@ -65,8 +65,10 @@ def made(pair: Pair, head: Sent, tmp_path_factory: pytest.TempPathFactory) -> Re
     volume = read_volume(head.files)
     package = active_package("brain-structures", folder)
     label_map = segment(volume, package, choose_engine(package, ("openvino",), "cpu").engine)
-    measured = {f.segment_number for f in measure(label_map, volume, package)}
-    label_map[~np.isin(label_map, sorted(measured))] = 0
+    numbers = np.zeros(256, np.uint8)  # a SEG numbers the segments that it has from 1, without a gap
+    for number, finding in enumerate(measure(label_map, volume, package), start=1):
+        numbers[finding.segment_number] = number
+    label_map = numbers[label_map]
     return Results(head.files, volume, label_map, paths["SEG"], paths["SR"])
 
 
