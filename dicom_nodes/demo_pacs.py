@@ -43,8 +43,8 @@ class DemoPacs:
         ae.add_supported_context(Verification)
         ae.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         for context in AllStoragePresentationContexts:
-            ae.add_supported_context(context.abstract_syntax, SYNTAXES)
-        events = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_N_ACTION, self._on_commit)]
+            ae.add_supported_context(str(context.abstract_syntax), SYNTAXES)
+        events: list[Any] = [(evt.EVT_C_STORE, self._on_store), (evt.EVT_N_ACTION, self._on_commit)]
         self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=events)
 
     def stop(self) -> None:

@@ -52,4 +52,4 @@ def _slice(item: Dataset, to_index: Array) -> int:
     k, j, i = (to_index @ [*position, 1.0])[:3]
     if max(abs(k - round(k)), abs(j), abs(i)) > TOLERANCE:
         raise ResultRejected("a frame of the SEG does not lie on a slice of the images")
-    return round(k)
+    return int(round(k))  # noqa: RUF046 - a numpy float stays one when rounded

@@ -98,8 +98,8 @@ class Spool:
     def files(self) -> Iterator[str]:
         """Yield the relative path of every file under a final name."""
         for bucket in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
-            for entry in os.scandir(bucket):
-                yield f"{bucket.name}/{entry.name}"
+            for name in os.listdir(bucket):
+                yield f"{bucket.name}/{name}"
 
     def is_whole(self, path: str) -> bool:
         """Return whether a file has the length and checksum that its name says."""

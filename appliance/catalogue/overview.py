@@ -249,6 +249,12 @@ def _job_record(row: Any) -> dict[str, Any]:
     }
 
 
+def created_at(connection: Connection, job_id: str) -> datetime:
+    """Return the exact moment at which a job was created: the time that its results bear."""
+    found: datetime = connection.execute(select(job.c.created_at).where(job.c.id == job_id)).scalar_one()
+    return found
+
+
 def last_engine(connection: Connection, package: str, version: str) -> str:
     """Return the engine and precision of the last job that this package version ran, "" when it never did."""
     found = connection.execute(

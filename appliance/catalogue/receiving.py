@@ -126,9 +126,8 @@ def known_instance(connection: Connection, sop_instance_uid: str) -> KnownInstan
 
 def last_revision(connection: Connection, sop_instance_uid: str) -> int:
     """Return the highest revision number under this UID, 0 when there is none."""
-    return connection.execute(
-        select(func.coalesce(func.max(instance.c.revision), 0)).where(instance.c.sop_instance_uid == sop_instance_uid)
-    ).scalar_one()
+    highest = select(func.max(instance.c.revision)).where(instance.c.sop_instance_uid == sop_instance_uid)
+    return int(connection.execute(highest).scalar() or 0)
 
 
 def is_known_result(connection: Connection, sop_instance_uid: str) -> bool:

@@ -93,7 +93,8 @@ def _panel(
         if nearest[up] > nearest[right]:
             flat = flat.T
         flat = flat[:, ::-1] if signs[right] < 0 else flat
-        return flat[::-1] if signs[up] * up_sign > 0 else flat
+        turned: Array = flat[::-1] if signs[up] * up_sign > 0 else flat
+        return turned
 
     grey = np.clip((oriented(volume.voxels) - window[0]) / max(window[1] - window[0], 1e-6), 0, 1) * 255
     tinted = _tint(np.repeat(grey[..., None], 3, axis=2), oriented(label_map), legend)
