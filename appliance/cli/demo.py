@@ -93,10 +93,10 @@ def _watch(path: Path | None, folder: Path, as_json: bool) -> dict[str, Any]:
         show = stack.enter_context(_progress(as_json))
         show("preparing the study")
         files = _files(path, folder)
-        settings, file = _write_settings(home)
-        stack.enter_context(_pacs(folder / "pacs", settings))
+        settings, file = write_settings(home)
+        stack.enter_context(small_pacs(folder / "pacs", settings))
         show("starting broker, receiver, dispatch, worker, delivery and a small PACS")
-        stack.enter_context(_house(settings, file, home))
+        stack.enter_context(demo_house(settings, file, home))
         show(f"sending {len(files)} images by C-STORE")
         study = _send(files, settings)
         told = _wait(study, settings, show)
@@ -135,7 +135,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _write_settings(home: Path) -> tuple[Settings, Path]:
+def write_settings(home: Path) -> tuple[Settings, Path]:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     file = home / "curie.toml"
@@ -144,7 +144,7 @@ def _write_settings(home: Path) -> tuple[Settings, Path]:
 
 
 @contextmanager
-def _pacs(folder: Path, settings: Settings) -> Iterator[None]:
+def small_pacs(folder: Path, settings: Settings) -> Iterator[None]:
     pacs = settings.destinations[0]
     command = [sys.executable, "-m", "dicom_nodes.demo_pacs", str(folder), str(pacs.port)]
     process = subprocess.Popen([*command, "--report-to", str(settings.receiver.port)], start_new_session=True)
@@ -156,7 +156,7 @@ def _pacs(folder: Path, settings: Settings) -> Iterator[None]:
 
 
 @contextmanager
-def _house(settings: Settings, file: Path, home: Path) -> Iterator[None]:
+def demo_house(settings: Settings, file: Path, home: Path) -> Iterator[None]:
     """Run all processes, watched by a thread, with their logs in a file."""
     from appliance.cli.house import House
     from appliance.log import start_logging
