@@ -45,7 +45,8 @@ INTENDED_USE = (
 LIMITS = (
     "Learned from 20 label maps of adult heads alone, without one real image. Not tested on tumours, strokes, "
     "operated heads, infants or low-field MR. Works at 2 mm: thin sulci and gyri, hippocampus and amygdala are "
-    "coarse. Cerebral white matter, cortex and CSF are the reliable classes on T1; other contrasts are not validated."
+    "coarse, and hippocampus with amygdala is often missed. Skull base, tongue and neck may be taken for brain. "
+    "Other contrasts than T1 are not validated."
 )
 
 
@@ -134,8 +135,8 @@ with amygdala, and brain stem. It works at 2 mm; logits are interpolated to the 
 
 ## What it learned from
 Synthetic images only, drawn from 16 of the 20 training label maps of SynthSeg (BBillot/SynthSeg, Apache-2.0; every
-second voxel), with random contrast, shape, resolution, bias field and noise; about half with stripped heads. No image
-of a patient was used. Recipe: `models/zoo/brain_structures.py`, licence of the package: Apache-2.0.
+second voxel), with random contrast, shape, resolution, bias field and noise; a quarter to a half with stripped
+heads. No image of a patient was used. Recipe: `models/zoo/brain_structures.py`, licence of the package: Apache-2.0.
 
 ## Training
 {training}
