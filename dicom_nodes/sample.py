@@ -22,6 +22,7 @@ from appliance.volume import Array
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 TEMPLATE = "mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz"
 STUDY_DATE, STUDY_TIME = "20090101", "120000"
+FULL_SCALE = 255.0  # of the template's files
 BRIGHTEST = 1000  # stored value of the template's maximum
 
 
@@ -37,9 +38,13 @@ def template_file(kind: str) -> Path:
 
 
 def template_axial(kind: str) -> tuple[Array, np.ndarray]:
-    """Return (voxels (k, j, i) float32, affine 4×4 (k, j, i, 1) → LPS mm): axial slices, feet to head."""
+    """Return (voxels (k, j, i) float32, affine 4×4 (k, j, i, 1) → LPS mm): axial slices, feet to head.
+
+    Voxels are 0…1: of the brightest for "t1", the probability of the tissue for "gm" and "wm".
+    """
     image = nibabel.as_closest_canonical(nibabel.load(template_file(kind)))  # type: ignore[no-untyped-call]  # (x, y, z) right-left, RAS mm
-    voxels = np.asarray(image.dataobj, dtype=np.float32).transpose(2, 1, 0)[:, ::-1, ::-1]
+    voxels = np.asarray(image.dataobj, dtype=np.float32) / FULL_SCALE
+    voxels = voxels.transpose(2, 1, 0)[:, ::-1, ::-1]
     x, y = image.shape[:2]
     spacing = image.header.get_zooms()[:3]
     first = image.affine @ [x - 1, y - 1, 0, 1]  # RAS centre of voxel (k 0, j 0, i 0)

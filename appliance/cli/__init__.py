@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from appliance.cli import destinations, jobs, models, operate, routes, studies
 from appliance.cli.output import complain
@@ -49,10 +49,11 @@ def main() -> None:
         if not isinstance(error, ChildRefused):
             complain(str(error))
         sys.exit(exit_code(error))
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        in_words = getattr(error, "format_message", error.__str__)
+        complain(f"{in_words()} Try `curie --help`.")
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)

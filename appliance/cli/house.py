@@ -27,7 +27,8 @@ class House:
     def __init__(self, settings: Settings, file: Path, errors_to: TextIO | int | None = None) -> None:
         self.settings = settings
         self.file = file
-        self.supervisor = Supervisor(_children(settings, file), errors_to)
+        self.errors_to = errors_to
+        self.supervisor = Supervisor([], errors_to)
         self.catalogue: Catalogue | None = None
         self._broker_checked_at = 0.0
 
@@ -36,6 +37,7 @@ class House:
         """Start all, and stop all at the end of the block, whatever ends it."""
         lock = claim_folder(self.settings.data_dir)
         try:
+            self.supervisor = Supervisor(_children(self.settings, self.file), self.errors_to)
             self.catalogue = open_catalogue(self.settings.catalogue_url, self.settings.data_dir)
             self.supervisor.start()
             yield

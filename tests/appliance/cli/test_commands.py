@@ -7,8 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -17,9 +17,9 @@ from appliance.cli import app
 ROOT = Path(__file__).parents[3]
 
 
-def commands(group: click.Group | None = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     found = group or typer.main.get_command(app)
-    for name, command in sorted(found.commands.items()):  # type: ignore[union-attr]
+    for name, command in sorted(found.commands.items()):
         if hasattr(command, "commands"):
             yield from commands(command, (*path, name))
         else:
@@ -107,8 +107,11 @@ def test_a_match_on_no_attribute_refuses_to_start(tmp_path: Path) -> None:
 
 
 def test_unknown_words_are_wrong_usage(home: Path) -> None:
-    assert curie("studies", "eat", cwd=home).returncode == 2
-    assert curie("run", "nonsense", cwd=home).returncode == 2
+    for words in (("studies", "eat"), ("run", "nonsense"), ("explain",), ("eat",), ("studies", "list", "--limit", "x")):
+        ran = curie(*words, cwd=home)
+        assert ran.returncode == 2, words
+        assert len(ran.stderr.strip().splitlines()) == 1, ran.stderr
+        assert "curie --help" in ran.stderr
 
 
 def test_a_folder_without_dicom_is_said(home: Path, tmp_path: Path) -> None:
