@@ -13,19 +13,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-# from state → states it may change to. A job never leaves a state by any other way.
+# from state → states it may change to; the catalogue's queries take their conditions from here
 TRANSITIONS: dict[str, frozenset[str]] = {
-    "queued": frozenset({"running", "unsuitable", "failed", "cancelled", "superseded"}),
-    "running": frozenset({"queued", "delivering", "unsuitable", "failed", "cancelled", "superseded"}),
-    "delivering": frozenset({"completed", "failed", "cancelled", "superseded"}),
+    "queued": frozenset({"running", "failed", "cancelled", "superseded"}),
+    "running": frozenset({"queued", "delivering", "completed", "unsuitable", "failed", "cancelled", "superseded"}),
+    "delivering": frozenset({"completed", "failed", "superseded"}),
     "completed": frozenset({"superseded"}),
-    "unsuitable": frozenset({"queued", "superseded"}),
-    "failed": frozenset({"queued", "superseded"}),
-    "cancelled": frozenset({"queued", "superseded"}),
+    "unsuitable": frozenset({"queued"}),
+    "failed": frozenset({"queued", "delivering", "superseded"}),
+    "cancelled": frozenset({"queued"}),
     "superseded": frozenset(),
 }
 STATES = tuple(TRANSITIONS)
 NAMESPACE = uuid.UUID("6f3a2f0e-52c5-5d6e-9d42-1914c0de1914")  # of all UUIDv5 this project derives
+
+
+def may_become(state: str) -> tuple[str, ...]:
+    """Return the states that may change to `state`."""
+    return tuple(before for before, after in TRANSITIONS.items() if state in after)
 
 
 def derived_uid(*parts: object) -> str:

@@ -20,16 +20,19 @@ def start_logging(process: str) -> None:
         logging.getLogger(foreign).handlers = []
         logging.getLogger(foreign).propagate = False
         logging.getLogger(foreign).setLevel(logging.CRITICAL + 1)
+
+    def named(_logger: object, _method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        return {"process": process, **line}
+
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            named,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    structlog.contextvars.bind_contextvars(process=process)
 
 
 def logger() -> structlog.typing.FilteringBoundLogger:

@@ -243,6 +243,7 @@ class Settings(_Table):
         later += [f"destinations.{d.name}.find" for d in self.destinations if d.find]
         later += [f"sources.{s.ae_title}.fingerprint" for s in self.sources if s.fingerprint]
         later += [f"routes.{r.name}.report_failure" for r in self.routes if r.report_failure]
+        later += [f"routes.{r.name}.report_negative" for r in self.routes if not r.report_negative]
         return later
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, and_, insert, or_, select, update
 from appliance.catalogue import events
 from appliance.catalogue.tables import instance, job, job_destination, job_input, outbox, result
 from appliance.errors import Missing, SettingsError
+from appliance.job import may_become
 
 MAX_ATTEMPTS = 3  # deaths of a worker under the same job
 MAX_ERRORS = 3  # errors of an engine that may pass
@@ -175,7 +176,7 @@ def _supersede_delivered(connection: Connection, held: Claim, now: datetime) -> 
         return
     done = connection.execute(
         update(job)
-        .where(job.c.id == held.supersedes, job.c.state != "superseded")
+        .where(job.c.id == held.supersedes, job.c.state.in_(may_become("superseded")))
         .values(state="superseded", reason="a newer result replaces this one", finished_at=now)
     )
     if done.rowcount:
@@ -252,7 +253,7 @@ def due_count(connection: Connection, now: datetime) -> int:
 def retry(connection: Connection, job_id: str, now: datetime) -> str:
     """Queue a failed, unsuitable or cancelled job again, or its rejected deliveries. Returns the new state."""
     row = _row(connection, job_id)
-    if row.state not in ("failed", "unsuitable", "cancelled"):
+    if row.state == "running" or row.state not in may_become("queued"):
         raise SettingsError(f"job {job_id} is {row.state}; only failed, unsuitable or cancelled jobs can be retried")
     has_results = bool(results_of(connection, job_id))
     state = "delivering" if has_results else "queued"
@@ -275,7 +276,7 @@ def cancel(connection: Connection, job_id: str, now: datetime) -> None:
     row = _row(connection, job_id)
     done = connection.execute(
         update(job)
-        .where(job.c.id == job_id, job.c.state.in_(("queued", "running")))
+        .where(job.c.id == job_id, job.c.state.in_(may_become("cancelled")))
         .values(state="cancelled", reason="cancelled by an operator", finished_at=now, token=job.c.token + 1)
     )
     if done.rowcount != 1:

@@ -69,7 +69,7 @@ def wait_for(what: str, found: Callable[[], Any], seconds: float) -> Any:
         answer = found()
         if answer:
             return answer
-        time.sleep(0.2)
+        time.sleep(0.7)  # most questions start a command of their own
     raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 

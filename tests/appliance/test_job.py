@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from appliance.job import STATES, TRANSITIONS, ResultContext, derived_uid, input_set_digest, job_id
+from appliance.job import STATES, TRANSITIONS, ResultContext, derived_uid, input_set_digest, job_id, may_become
 
 CONTEXT = ResultContext(
     appliance_name="a", appliance_uid="2.25.1", software_version="1", job_id="j", package="p", package_version="1.0.0",
@@ -34,6 +34,12 @@ def test_uids_are_valid_and_tell_apart_what_can_change_the_bytes() -> None:
 
 def test_derived_uids_keep_their_parts_apart() -> None:
     assert derived_uid("a", "bc") != derived_uid("ab", "c")
+
+
+def test_what_may_become_what() -> None:
+    assert may_become("cancelled") == ("queued", "running")
+    assert set(may_become("queued")) == {"running", "unsuitable", "failed", "cancelled"}
+    assert "superseded" not in {before for state in STATES for before in may_become(state)}
 
 
 def test_every_state_that_is_named_exists() -> None:
