@@ -172,6 +172,7 @@ def index_files(catalogue: Catalogue, spool: Spool, files: Sequence[FileKept]) -
         for file in files:
             row, reason = read_instance(spool.folder, file)
             if row.state == "unreadable":
+                logger().warning("instance_set_aside", file=row.path, reason=reason)
                 decided.append(Decided(row, "unreadable", None, reason))
                 continue
             if receiving.is_known_result(connection, row.sop_instance_uid):
@@ -278,7 +279,6 @@ def read_instance(folder: Path, file: FileKept) -> tuple[ReceivedInstance, str]:
             series_instance_uid="", path=file.path, bytes=stat.st_size, header_digest="", pixel_digest="",
             patient_key="", state="unreadable", received_at=at, association_id=file.association_id,
         )  # fmt: skip
-        logger().warning("instance_set_aside", file=file.path, reason=str(refusal))
         return row, str(refusal)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from appliance.catalogue import Catalogue, overview, receiving, routing
 from appliance.catalogue.tables import instance
@@ -166,3 +167,17 @@ def test_patients_are_told_apart_by_id_else_by_name_and_birth_date() -> None:
     assert key(PatientID="1") != key(PatientID="2")
     assert key(PatientName="A") != key(PatientName="B")
     assert key(PatientID="1") != key(PatientName="1")
+
+
+def test_a_catalogue_that_is_away_for_a_while_loses_nothing(indexer: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = Catalogue.write
+    failures = iter(range(2))
+
+    def away(self: Catalogue) -> Any:
+        if next(failures, None) is not None:
+            raise OperationalError("INSERT", {}, Exception("the server closed the connection"))
+        return write(self)
+
+    monkeypatch.setattr(Catalogue, "write", away)
+    send(indexer, *series(Phantom(slices=3)))
+    assert [row.state for row in rows(indexer)] == ["current"] * 3

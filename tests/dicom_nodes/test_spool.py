@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -118,3 +119,25 @@ def test_a_durable_write_replaces_whole_files(tmp_path: Path) -> None:
     write_durably(path, b"two")
     assert path.read_bytes() == b"two"
     assert files(tmp_path) == {path}
+
+
+def test_a_full_disk_is_answered_out_of_storage_and_leaves_nothing(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, content: memoryview) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(InstanceRefused, match="No space left") as refused:
+        spool.keep("1.2.3", b"x")
+    assert refused.value.status == 0xA700
+    assert files(spool.folder) == set()
+
+
+def test_a_failed_sync_is_never_acknowledged(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(InstanceRefused):
+        spool.keep("1.2.3", b"x")
