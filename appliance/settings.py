@@ -20,6 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from appliance.errors import Missing, SettingsError
 
 DEFAULT_FILE = "curie.toml"
+WRITTEN = ("SEG", "SR")  # kinds of result that this version writes
 
 
 def _ae_title(value: str) -> str:
@@ -47,7 +48,7 @@ class _Table(BaseModel):
 
 class Appliance(_Table):
     name: str = "curie"
-    uid: str = ""  # made by `curie init`; empty: derived from the name
+    uid: str = Field(default="", max_length=64, pattern=r"^([0-9]+(\.[0-9]+)*)?$")
     data_dir: Path = Path("curie-data")
 
 
@@ -61,7 +62,7 @@ class Broker(_Table):
 
 class Spool(_Table):
     reserve_gb: float = Field(default=5, ge=0)
-    keep_days: float = Field(default=30, gt=0)
+    keep_days: float = Field(default=30, gt=0, le=36500)
 
 
 class Tls(_Table):
@@ -241,7 +242,12 @@ class Settings(_Table):
             part = getattr(self, table)
             later += [f"{table}.{key}" for key in keys if part and key in part.model_fields_set]
         later += [f"destinations.{d.name}.find" for d in self.destinations if d.find]
-        later += [f"sources.{s.ae_title}.fingerprint" for s in self.sources if s.fingerprint]
+        for source in self.sources:
+            given = source.model_fields_set & {"host", "port", "fingerprint"}
+            later += [f"sources.{source.ae_title}.{key}" for key in sorted(given)]
+        for one in self.destinations:
+            later += [f"destinations.{one.name}.auth"] if one.auth else []
+            later += [f"destinations.{one.name}.results {kind}" for kind in one.results if kind not in WRITTEN]
         later += [f"routes.{r.name}.report_failure" for r in self.routes if r.report_failure]
         later += [f"routes.{r.name}.report_negative" for r in self.routes if not r.report_negative]
         return later

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from sqlalchemy import Connection
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from appliance.catalogue import Catalogue, events, receiving
 from appliance.catalogue.connection import now
@@ -36,6 +38,7 @@ BATCH = 100  # rows in one transaction
 LINGER_S = 0.05  # how long a batch waits for more
 LEASE_S = 20.0
 RENEW_S = 5.0
+LEADS_TO_A_PERSON = {"AdmissionID", "IssuerOfPatientID", "MilitaryRank", "CountryOfResidence", "Occupation"}
 KEPT_OF_PATIENT = {"PatientSex", "PatientAge", "PatientPosition", "PatientOrientation"}
 
 
@@ -125,10 +128,24 @@ class Indexer(threading.Thread):
             try:
                 self._write(batch)
                 return
-            except Exception as error:  # noqa: BLE001 - the edge of this thread: an acknowledged file is never dropped
-                logger().error("indexing_failed", cause=type(error).__name__, waiting=len(batch))
+            except (OperationalError, InterfaceError) as error:  # the catalogue is away: ask again without end
+                logger().error("catalogue_away", cause=type(error).__name__, waiting=len(batch))
                 time.sleep(wait_s)
                 wait_s = min(wait_s * 2, 10)
+            except Exception as error:  # noqa: BLE001 - the edge of this thread: one bad file must not stop the others
+                logger().error("indexing_failed", cause=type(error).__name__, waiting=len(batch))
+                if len(batch) == 1:
+                    self._give_up(batch[0])
+                    return
+                for arrival in batch:
+                    self._until_written([arrival])
+                return
+
+    def _give_up(self, arrival: Arrival) -> None:
+        """Set aside a file whose row the catalogue does not take; nothing is deleted."""
+        if isinstance(arrival, FileKept):
+            self.spool.set_aside(arrival.path)
+            logger().error("instance_set_aside", file=arrival.path, reason="its row could not be written")
 
     def _write(self, batch: Sequence[Arrival]) -> None:
         decided = index_files(self.catalogue, self.spool, [a for a in batch if isinstance(a, FileKept)])
@@ -170,7 +187,10 @@ def index_files(catalogue: Catalogue, spool: Spool, files: Sequence[FileKept]) -
     decided: list[Decided] = []
     with catalogue.read() as connection:
         for file in files:
-            row, reason = read_instance(spool.folder, file)
+            try:
+                row, reason = read_instance(spool.folder, file)
+            except FileNotFoundError:
+                continue  # a copy of known content, dropped when its first arrival was counted
             if row.state == "unreadable":
                 logger().warning("instance_set_aside", file=row.path, reason=reason)
                 decided.append(Decided(row, "unreadable", None, reason))
@@ -201,6 +221,8 @@ def _decide(folder: Path, row: ReceivedInstance, known: KnownInstance | None) ->
     if known is None:
         return Decided(row, "new")
     pixels = row.pixel_digest == known.pixel_digest or _same_decoded(folder, row, known)
+    if pixels is None:
+        return Decided(row, "revision", known)  # the known file is gone: nothing says that the pixels differ
     if pixels and row.header_digest == known.header_digest:
         return Decided(row, "same", known)
     if pixels or row.state != "current":
@@ -208,8 +230,10 @@ def _decide(folder: Path, row: ReceivedInstance, known: KnownInstance | None) ->
     return Decided(row, "conflict", known)
 
 
-def _same_decoded(folder: Path, row: ReceivedInstance, known: KnownInstance) -> bool:
-    """Compare decoded pixels where one of two encodings is compressed."""
+def _same_decoded(folder: Path, row: ReceivedInstance, known: KnownInstance) -> bool | None:
+    """Compare decoded pixels where one of two encodings is compressed; None when the known file is gone."""
+    if not (folder / known.path).exists():
+        return None
     if row.transfer_syntax_uid in UNCOMPRESSED and known.transfer_syntax_uid in UNCOMPRESSED:
         return False
     try:
@@ -230,14 +254,16 @@ def _write_files(connection: Connection, decided: Sequence[Decided]) -> None:
 
 def _write_file(connection: Connection, one: Decided) -> None:
     row = one.row
-    if one.verdict == "same":
-        current = receiving.known_instance(connection, row.sop_instance_uid)
-        if current:
-            receiving.count_again(connection, current.id)
+    current = receiving.known_instance(connection, row.sop_instance_uid)
+    if one.verdict == "same" and current:
+        receiving.count_again(connection, current.id)
+        if current.file_removed:
+            receiving.keep_file(connection, current.id, row)
         return
     revision = receiving.last_revision(connection, row.sop_instance_uid) + 1
-    current = receiving.known_instance(connection, row.sop_instance_uid)
     state = "conflict" if one.verdict == "conflict" else row.state
+    if _is_at_its_place(connection, row, state, revision, current):
+        return
     if one.verdict == "revision" and current:
         receiving.replace_instance(connection, current.id)
     receiving.add_instance(connection, row, revision, state)
@@ -256,10 +282,28 @@ def _write_file(connection: Connection, one: Decided) -> None:
         receiving.link_association(connection, row.study_instance_uid, row.association_id)
 
 
+def _is_at_its_place(
+    connection: Connection, row: ReceivedInstance, state: str, revision: int, current: KnownInstance | None
+) -> bool:
+    """Count a file that has a row already, whatever it meant; an older header that comes again counts from now on."""
+    known = receiving.row_at(connection, row.path)
+    if known is None:
+        return False
+    identity, known_state = known
+    receiving.count_again(connection, identity)
+    receiving.keep_file(connection, identity, row)
+    if known_state == "replaced" and state == "current":
+        if current:
+            receiving.replace_instance(connection, current.id)
+        receiving.make_current(connection, identity, revision)
+        receiving.touch_study(connection, row)
+    return True
+
+
 def _drop_copies(spool: Spool, decided: Sequence[Decided]) -> None:
     """Delete second copies of a known content, once its count is written."""
     for one in decided:
-        if one.verdict == "same" and one.known and one.known.path != one.row.path:
+        if one.verdict == "same" and one.known and one.known.path != one.row.path and not one.known.file_removed:
             spool.remove(one.row.path)
 
 
@@ -267,19 +311,21 @@ def read_instance(folder: Path, file: FileKept) -> tuple[ReceivedInstance, str]:
     """Return the row of a spool file; one that cannot be read has the state `unreadable`, and a reason."""
     path = folder / file.path
     stat = path.stat()
-    at = datetime.fromtimestamp(stat.st_mtime, UTC)
+    # an adopted file lay there unseen: its study is not quiet because the machine was off
+    at = datetime.fromtimestamp(stat.st_mtime, UTC) if file.association_id else now()
     try:
         with path.open("rb") as stream:
             ds = read_open(stream, pixels=True)
         return _row(ds, file, stat.st_size, at), ""
-    except InstanceRefused as refusal:
+    except Exception as error:  # noqa: BLE001 - whatever a file does to its reader, it is set aside and nothing stops
+        reason = str(error) if isinstance(error, InstanceRefused) else f"cannot be read ({type(error).__name__})"
         digest = Path(file.path).name[:64]
         row = ReceivedInstance(
             sop_instance_uid=digest, sop_class_uid="", transfer_syntax_uid="", study_instance_uid="",
             series_instance_uid="", path=file.path, bytes=stat.st_size, header_digest="", pixel_digest="",
             patient_key="", state="unreadable", received_at=at, association_id=file.association_id,
         )  # fmt: skip
-        return row, str(refusal)
+        return row, reason
 
 
 def _row(ds: Dataset, file: FileKept, size: int, at: datetime) -> ReceivedInstance:
@@ -313,11 +359,17 @@ def _row(ds: Dataset, file: FileKept, size: int, at: datetime) -> ReceivedInstan
 
 def _routing_attributes(ds: Dataset) -> dict[str, str | list[str]]:
     """Return what routes may match on: nothing that names a person."""
-    return {
-        keyword: value
-        for keyword, value in attributes(ds).items()
-        if keyword in KEPT_OF_PATIENT or not (keyword.startswith("Patient") or keyword.endswith(("Name", "Names")))
-    }
+    return {keyword: value for keyword, value in attributes(ds).items() if is_routable(keyword)}
+
+
+def is_routable(keyword: str) -> bool:
+    """Return whether routes may match on an attribute: it names no person and leads to none."""
+    if keyword in KEPT_OF_PATIENT:
+        return True
+    tag = tag_for_keyword(keyword)
+    if tag is None or dictionary_VR(tag) == "PN" or keyword in LEADS_TO_A_PERSON:
+        return False
+    return not keyword.startswith(("Patient", "OtherPatient", "Referring"))
 
 
 def patient_key(ds: Dataset) -> str:

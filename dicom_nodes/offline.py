@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydicom.datadict import tag_for_keyword
-
 from appliance.catalogue.receiving import ReceivedInstance
 from appliance.catalogue.routing import geometry_from_row
 from appliance.study import SeriesSummary, StudySummary
-from dicom_nodes.indexer import FileKept, read_instance
+from dicom_nodes.indexer import FileKept, is_routable, read_instance
 
 
 def is_keyword(text: str) -> bool:
-    """Return whether DICOM knows an attribute of this keyword (PS3.6)."""
-    return tag_for_keyword(text) is not None
+    """Return whether DICOM knows an attribute of this keyword (PS3.6), and routes may match on it."""
+    return is_routable(text)
 
 
 def read_images(files: Iterable[Path]) -> list[ReceivedInstance]:

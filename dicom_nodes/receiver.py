@@ -54,9 +54,11 @@ class Receiver:
         self._known: dict[Any, Peer] = {}  # open associations
         self._lock = threading.Lock()
         self._server: Any = None
+        self._lock_file: Any = None
 
     def start(self) -> None:
         """Adopt what a crash left, then listen. Raises Missing when the port is taken."""
+        self._lock_file = self.spool.claim()
         self.spool.prepare()
         self.indexer.start()
         adopted = self.indexer.adopt()
@@ -99,6 +101,8 @@ class Receiver:
         if self._server is not None:
             self._server.shutdown()
         self.indexer.close()
+        if self._lock_file is not None:
+            self._lock_file.close()
 
     # --- association ---
 
@@ -206,7 +210,8 @@ class Receiver:
         except Exception as error:  # noqa: BLE001 - the edge: whatever breaks, the peer gets a failure status
             logger().error("store_failed", cause=type(error).__name__)
             return PROCESSING_FAILURE
-        self.indexer.put(FileKept(kept.path, self._known[event.assoc].id))
+        peer = self._known.get(event.assoc)  # None: it went away while its bytes were synced
+        self.indexer.put(FileKept(kept.path, peer.id if peer else ""))
         return SUCCESS
 
     def _on_report(self, event: Any) -> tuple[int, None]:

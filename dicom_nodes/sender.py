@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
+from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
@@ -52,6 +53,9 @@ def associate(
         **more,
     )
     if not association.is_established:
+        if association.rejected_contexts and not association.accepted_contexts:
+            names = ", ".join(sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts}))
+            raise Refused(f"{destination.name} accepts none of: {names}")
         raise Unreachable(_why_not(association, destination))
     try:
         yield association
@@ -88,18 +92,23 @@ def _status(answer: Any) -> int:
 
 
 def storage_contexts(sop_class_uids: Sequence[str]) -> list[Any]:
-    """Return one presentation context for each SOP class, uncompressed."""
-    return [build_context(uid, [EXPLICIT_LE, IMPLICIT_LE]) for uid in sorted(set(sop_class_uids))]
+    """Return a presentation context for each SOP class and uncompressed syntax, so that each is answered by itself."""
+    return [build_context(uid, syntax) for uid in sorted(set(sop_class_uids)) for syntax in (EXPLICIT_LE, IMPLICIT_LE)]
 
 
 def store(association: Any, sop_class_uid: str, path: Path) -> str:
     """Send one file on an open association; return the answer in words. Raises Refused or Unreachable."""
-    accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
-    if sop_class_uid not in accepted:
+    accepted = {
+        str(context.transfer_syntax[0])
+        for context in association.accepted_contexts
+        if context.abstract_syntax == sop_class_uid
+    }
+    if not accepted:
         raise Refused(f"does not accept SOP class {sop_class_uid}")
     if not association.is_established:
         raise Unreachable("the association ended")
-    status = _status(association.send_c_store(path))
+    # our files are Explicit VR Little Endian; a peer that takes Implicit alone gets the same values so encoded
+    status = _status(association.send_c_store(path if EXPLICIT_LE in accepted else dcmread(path)))
     if status == 0x0000 or status == DUPLICATE or status >> 12 == 0xB:
         return f"0x{status:04X}"
     if status >> 8 == 0xA7:

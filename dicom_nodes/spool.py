@@ -7,6 +7,7 @@ overwrites; it is acknowledged only after fsync(file) and fsync(folder).
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -16,6 +17,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from appliance.errors import InstanceRefused, Missing
 from dicom_nodes.contexts import is_uid
@@ -41,6 +43,19 @@ class Spool:
         self.reserve_bytes = int(reserve_gb * GIB)
         self.parts = folder / "part"
         self.aside = folder / "aside"
+
+    def claim(self) -> Any:
+        """Return an open lock that says: this spool has its receiver. Raises Missing when another holds it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            lock = open(self.folder / "receiver.lock", "w")  # noqa: SIM115 - held until the receiver ends
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise Missing(f"another receiver has the spool {self.folder}; stop that one first") from None
+        except OSError as error:
+            raise Missing(f"the spool {self.folder} is not writable: {error.strerror}") from None
+        return lock
 
     def prepare(self) -> None:
         """Make the folders, durably, and drop the parts that a crash left. Raises Missing."""

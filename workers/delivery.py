@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
+
+from sqlalchemy.exc import InterfaceError, OperationalError
 
 from appliance.catalogue import Catalogue, outbox
 from appliance.catalogue.connection import now
@@ -49,14 +51,23 @@ class Delivery:
         with self.catalogue.read() as connection:
             waiting = outbox.due(connection, now())
         for name, parcels in _by_destination(waiting).items():
-            self._send(name, parcels)
+            self._each(self._send, name, parcels)
         self._read_reports()
         with self.catalogue.read() as connection:
             unasked = [p for p in outbox.due(connection, now(), "delivered") if p.destination in self._commits]
         for name, parcels in _by_destination(unasked).items():
-            self._ask(self._known[name], parcels)
+            self._each(self._ask, self._known[name], parcels)
         self._read_reports()
         self._complete()
+
+    def _each(self, act: Callable[..., None], *what: Any) -> None:
+        """Do one thing of several; what breaks there is logged and does not stop the others."""
+        try:
+            act(*what)
+        except (OperationalError, InterfaceError):
+            raise  # the catalogue is away: the whole step is tried again
+        except Exception as error:  # noqa: BLE001 - one destination or report must not stop the others
+            logger().error("delivery_step_failed", step=act.__name__, cause=type(error).__name__)
 
     def _complete(self) -> None:
         with self.catalogue.read() as connection:
@@ -82,11 +93,14 @@ class Delivery:
                     left.pop(0)
         except Unreachable as error:
             self._put_off(left, str(error))
+        except Refused as refusal:
+            for parcel in left:
+                self._reject(parcel, str(refusal))
 
     def _send_one(self, association: Any, parcel: Parcel) -> None:
         path = self.settings.results_dir / parcel.path
-        if hashlib.sha256(path.read_bytes()).hexdigest() != parcel.sha256:
-            self._reject(parcel, "the stored result file changed; it is not sent")
+        if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != parcel.sha256:
+            self._reject(parcel, "the stored result file is gone or changed; it is not sent")
             return
         try:
             answer = sender.store(association, parcel.sop_class_uid, path)
@@ -114,7 +128,10 @@ class Delivery:
     def _ask(self, destination: Destination, parcels: Sequence[Parcel]) -> None:
         """Ask for commitment of delivered parcels; the report may come here or at the receiver."""
         asked_at = now()
-        transaction = derived_uid("commitment", [p.id for p in parcels], asked_at.timestamp())
+        # the same objects, the same transaction: a report that comes after we asked again still counts
+        transaction = derived_uid(
+            "commitment", self.settings.appliance_uid, sorted(p.sop_instance_uid for p in parcels)
+        )
         wait_s = backoff_s(max(p.tries for p in parcels), ASK_AGAIN_S)
         with self.catalogue.write() as connection:
             outbox.commitment_asked(connection, parcels, transaction, asked_at + timedelta(seconds=wait_s))
@@ -147,7 +164,7 @@ class Delivery:
         with self.catalogue.read() as connection:
             reports = outbox.unread_reports(connection)
         for report in reports:
-            self._read_report(report)
+            self._each(self._read_report, report)
 
     def _read_report(self, report: Any) -> None:
         with self.catalogue.write() as connection:
@@ -156,7 +173,8 @@ class Delivery:
             if not parcels:
                 logger().warning("commitment_report_unknown", transaction=report.transaction_uid[:64])
                 return
-            asked_of = self._known[parcels[0].destination].ae_title or ""
+            destination = self._known.get(parcels[0].destination)
+            asked_of = (destination.ae_title if destination else None) or ""
             verdict = commitment.judge(
                 [_reference(p) for p in parcels], asked_of, report.ae_title, report.stored, report.failed
             )

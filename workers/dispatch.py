@@ -95,7 +95,7 @@ class Dispatch:
             if decisions.study_summary(connection, study) != summary:
                 return []  # it grew meanwhile; the next pass sees it whole
             new = [decisions.record_decision(connection, summary, to, what, now()) for to, what in decided]
-            decisions.mark_routed(connection, study)
+            decisions.mark_routed(connection, study, now())
         logger().info("study_routed", study=study, outcomes=[what.outcome for _, what in decided])
         return [job for job in new if job]
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import socket
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
+from celery.worker import state
 
 from appliance import __version__
 from appliance.catalogue import Catalogue, jobs
@@ -51,7 +54,7 @@ class Worker:
         self.settings = settings
         self.catalogue = catalogue
         self.name = f"{socket.gethostname()}/{name}"
-        place = settings.data_dir / "run" / name
+        place = own_folder(settings.data_dir / "run")
         self.engine = EngineProcess(settings.worker.backends, settings.worker.device, place)
         self.stopping = threading.Event()
         self._busy = threading.Lock()
@@ -243,6 +246,15 @@ class Pulse:
             wait_s = min(wait_s * 2, jobs.LEASE_S / 4)
 
 
+def own_folder(run: Path) -> Path:
+    """Return a folder of this process alone, and remove those of processes of this host that are gone."""
+    host = socket.gethostname()
+    for left in run.glob(f"{host}.*"):
+        if not Path(f"/proc/{left.suffix[1:]}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return run / f"{host}.{uuid.uuid4().hex}.{os.getpid()}"
+
+
 def where(error: BaseException) -> str:
     """Return file and line of the innermost frame: enough to find a fault, and nothing of the patient."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -272,7 +284,8 @@ def run_worker(app: Celery, worker: Worker) -> None:
     worker.warm()
     command = app.Worker(pool="solo", concurrency=1, quiet=True, loglevel="ERROR", without_gossip=True,
                          without_mingle=True, without_heartbeat=True)  # fmt: skip
-    stop = _stop_both(worker, command)
+    command.install_platform_tweaks = lambda _: None  # Celery would put its own signal handlers over ours
+    stop = _stop_both(worker)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     try:
@@ -282,10 +295,12 @@ def run_worker(app: Celery, worker: Worker) -> None:
         worker.engine.kill()
 
 
-def _stop_both(worker: Worker, command: Any) -> Any:
+def _stop_both(worker: Worker) -> Any:
     def stop(number: int, frame: object) -> None:  # noqa: ARG001
         worker.stop()
-        threading.Timer(8.0, os._exit, args=(0,)).start()  # Celery waits for a broker that is away
-        command.stop()
+        state.should_stop = 0  # the exit code with which Celery's loop ends
+        last_resort = threading.Timer(8.0, os._exit, args=(0,))  # Celery waits for a broker that is away
+        last_resort.daemon = True
+        last_resort.start()
 
     return stop

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from appliance.catalogue import events
-from appliance.catalogue.tables import instance, job, job_destination, job_input, outbox, result
+from appliance.catalogue.tables import instance, job, job_destination, job_input, outbox, outcome, result
 from appliance.errors import Missing, SettingsError
 from appliance.job import may_become
 
@@ -174,6 +174,9 @@ def commit_results(
 def _supersede_delivered(connection: Connection, held: Claim, now: datetime) -> None:
     if held.supersedes is None:
         return
+    wanted = select(outcome.c.job_id).where(outcome.c.job_id == held.supersedes)
+    if connection.execute(wanted).first():
+        return  # another route still asks for it
     done = connection.execute(
         update(job)
         .where(job.c.id == held.supersedes, job.c.state.in_(may_become("superseded")))
@@ -255,6 +258,7 @@ def retry(connection: Connection, job_id: str, now: datetime) -> str:
     row = _row(connection, job_id)
     if row.state == "running" or row.state not in may_become("queued"):
         raise SettingsError(f"job {job_id} is {row.state}; only failed, unsuitable or cancelled jobs can be retried")
+    _refuse_blocked(connection, row)
     has_results = bool(results_of(connection, job_id))
     state = "delivering" if has_results else "queued"
     connection.execute(
@@ -269,6 +273,20 @@ def retry(connection: Connection, job_id: str, now: datetime) -> str:
     )
     events.record(connection, "job_retried", study=row.study_instance_uid, job=job_id)
     return state
+
+
+def _refuse_blocked(connection: Connection, row: Any) -> None:
+    """Raise SettingsError when the study contradicts itself: no result of it may leave."""
+    blocked = connection.execute(
+        select(outcome.c.reason).where(
+            outcome.c.study_instance_uid == row.study_instance_uid,
+            outcome.c.package == row.package,
+            outcome.c.outcome == "failed",
+            outcome.c.job_id.is_(None),
+        )
+    ).scalar()
+    if blocked:
+        raise SettingsError(f"job {row.id} cannot be retried: {blocked}")
 
 
 def cancel(connection: Connection, job_id: str, now: datetime) -> None:

@@ -64,6 +64,7 @@ class KnownInstance:
     pixel_digest: str
     transfer_syntax_uid: str
     state: str
+    file_removed: int = 0  # 1: retention deleted the file, the record stayed
 
 
 def _upsert(connection: Connection, table: Any) -> Any:
@@ -116,6 +117,7 @@ def known_instance(connection: Connection, sop_instance_uid: str) -> KnownInstan
             instance.c.pixel_digest,
             instance.c.transfer_syntax_uid,
             instance.c.state,
+            instance.c.file_removed,
         )
         .where(instance.c.sop_instance_uid == sop_instance_uid, instance.c.state != "conflict")
         .order_by(instance.c.revision.desc())
@@ -166,6 +168,26 @@ def add_instance(connection: Connection, new: ReceivedInstance, revision: int, s
             received_at=new.received_at,
         )
     )
+
+
+def row_at(connection: Connection, path: str) -> tuple[int, str] | None:
+    """Return (id, state) of the row that has this spool file, or None."""
+    row = connection.execute(select(instance.c.id, instance.c.state).where(instance.c.path == path)).one_or_none()
+    return (row.id, row.state) if row else None
+
+
+def keep_file(connection: Connection, id: int, new: ReceivedInstance) -> None:
+    """Let a row have this file: the one it had was deleted by retention, or is this one."""
+    connection.execute(
+        update(instance)
+        .where(instance.c.id == id)
+        .values(path=new.path, bytes=new.bytes, transfer_syntax_uid=new.transfer_syntax_uid, file_removed=0)
+    )
+
+
+def make_current(connection: Connection, id: int, revision: int) -> None:
+    """Let an older header count again, as the newest revision."""
+    connection.execute(update(instance).where(instance.c.id == id).values(state="current", revision=revision))
 
 
 def replace_instance(connection: Connection, id: int) -> None:

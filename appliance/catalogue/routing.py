@@ -15,6 +15,7 @@ from appliance.catalogue.tables import (
     job,
     job_destination,
     job_input,
+    outbox,
     outcome,
     result,
     series,
@@ -104,12 +105,13 @@ def record_decision(
     now: datetime,
 ) -> str | None:
     """Write the outcome of one route, and its job where there is one. Returns the id of a job that is new."""
+    key = (outcome.c.study_instance_uid == summary.study_instance_uid, outcome.c.route == target.route)
+    before = connection.execute(select(outcome.c.job_id).where(*key)).scalar()
     new_id = None
     identity = None
     if decision.outcome == "job":
-        identity, new = _open_job(connection, summary, target, decision.series_instance_uid, now)
+        identity, new = _open_job(connection, summary, target, decision.series_instance_uid, before, now)
         new_id = identity if new else None
-    key = (outcome.c.study_instance_uid == summary.study_instance_uid, outcome.c.route == target.route)
     connection.execute(delete(outcome).where(*key))
     connection.execute(
         insert(outcome).values(
@@ -129,28 +131,38 @@ def record_decision(
 
 
 def _withdraw(connection: Connection, study_uid: str, package: str, reason: str, now: datetime) -> None:
-    """End the waiting and running jobs of a study that turned out to contradict itself."""
+    """End what is not yet in a PACS of a study that turned out to contradict itself: jobs, and results that wait."""
     done = connection.execute(
         update(job)
         .where(job.c.study_instance_uid == study_uid, job.c.package == package)
-        .where(job.c.state.in_(("queued", "running")))
+        .where(job.c.state.in_(("queued", "running", "delivering")))
         .values(state="failed", reason=reason, finished_at=now, token=job.c.token + 1)
         .returning(job.c.id)
     )
     for id in done.scalars().all():
         events.record(connection, "job_failed", study=study_uid, job=id, reason=reason)
+        connection.execute(
+            update(outbox)
+            .where(outbox.c.job_id == id, outbox.c.state == "waiting")
+            .values(state="rejected", answer=f"not sent: {reason}")
+        )
 
 
 def _open_job(
-    connection: Connection, summary: StudySummary, target: RoutedPackage, series_uid: str, now: datetime
+    connection: Connection,
+    summary: StudySummary,
+    target: RoutedPackage,
+    series_uid: str,
+    before: str | None,
+    now: datetime,
 ) -> tuple[str, bool]:
     chosen = next(s for s in summary.series if s.series_instance_uid == series_uid)
     digest = input_set_digest(chosen.instances)
     identity = job_id(digest, target.digest)
     known = connection.execute(select(job.c.id).where(job.c.id == identity)).first()
     if known is None:
-        before = _supersede_waiting(connection, summary.study_instance_uid, target.package, now)
-        _insert_job(connection, summary, target, chosen, digest, identity, before, now)
+        replaced = _last_with_results(connection, before)
+        _insert_job(connection, summary, target, chosen, digest, identity, replaced, now)
     for name in target.destinations:
         present = connection.execute(
             select(job_destination).where(job_destination.c.job_id == identity, job_destination.c.destination == name)
@@ -160,24 +172,27 @@ def _open_job(
     return identity, known is None
 
 
-def _supersede_waiting(connection: Connection, study_uid: str, package: str, now: datetime) -> str | None:
-    """Supersede this package's unfinished jobs on the study; return the job whose results the new one replaces."""
+def _last_with_results(connection: Connection, job_id: str | None) -> str | None:
+    """Return this job, or the one it was to replace and so on, that has results: what a new result supersedes."""
+    while job_id is not None:
+        if connection.execute(select(result.c.job_id).where(result.c.job_id == job_id)).first():
+            return job_id
+        job_id = connection.execute(select(job.c.supersedes).where(job.c.id == job_id)).scalar()
+    return None
+
+
+def _supersede_unasked(connection: Connection, study_uid: str, now: datetime) -> None:
+    """Supersede the unfinished jobs of a study that no route's outcome names any more."""
+    named = select(outcome.c.job_id).where(outcome.c.study_instance_uid == study_uid, outcome.c.job_id.is_not(None))
     done = connection.execute(
         update(job)
-        .where(job.c.study_instance_uid == study_uid, job.c.package == package)
+        .where(job.c.study_instance_uid == study_uid, job.c.id.not_in(named))
         .where(job.c.state.in_(("queued", "running")))
         .values(state="superseded", reason="images arrived later", finished_at=now, token=job.c.token + 1)
         .returning(job.c.id)
     )
     for id in done.scalars().all():
         events.record(connection, "job_superseded", study=study_uid, job=id)
-    return connection.execute(
-        select(job.c.id)
-        .join(result, result.c.job_id == job.c.id)
-        .where(job.c.study_instance_uid == study_uid, job.c.package == package, job.c.state != "superseded")
-        .order_by(job.c.created_at.desc())
-        .limit(1)
-    ).scalar()
 
 
 def _insert_job(
@@ -230,8 +245,9 @@ def _insert_job(
     )
 
 
-def mark_routed(connection: Connection, study_uid: str) -> None:
-    """Record that every route has decided about the study; a study that grew meanwhile stays to be routed."""
+def mark_routed(connection: Connection, study_uid: str, now: datetime) -> None:
+    """Record that every route has decided about the study, and end the jobs that none of them wants any more."""
+    _supersede_unasked(connection, study_uid, now)
     connection.execute(
         update(study).where(study.c.study_instance_uid == study_uid, study.c.state == "complete").values(routed=1)
     )

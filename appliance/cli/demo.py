@@ -276,7 +276,9 @@ def _look(
     from dicom_nodes.volume_reader import read_volume
     from models.registry import active_package
 
-    segmentation = next(Path(r["path"]) for r in found["results"] if r["role"] == "SEG")
+    segmentation = next((Path(r["path"]) for r in found["results"] if r["role"] == "SEG"), None)
+    if segmentation is None:
+        return {}  # nothing was found: the SR alone says so
     volume = read_volume(_of_series(files, segmentation))
     label_map = read_segmentation(segmentation, volume)
     package = active_package(settings.routes[0].package, settings.data_dir)

@@ -52,7 +52,9 @@ def check_settings(settings: Settings) -> None:
     for route in settings.routes:
         for keyword in route.match:
             if not is_keyword(keyword):
-                raise SettingsError(f"routes.{route.name}.match.{keyword}: DICOM knows no attribute of this keyword")
+                raise SettingsError(
+                    f"routes.{route.name}.match.{keyword}: no attribute that routes may match on has this keyword"
+                )
 
 
 def up(config: ConfigOption = None) -> None:

@@ -112,6 +112,21 @@ def test_sigterm_ends_every_process_and_frees_the_port(tmp_path: Path) -> None:
     appliance.stop()
 
 
+def test_a_stop_in_mid_job_puts_the_job_back_and_blames_nobody(tmp_path: Path, unpacked: Callable[[str], Path]) -> None:
+    appliance = Appliance(tmp_path / "curie", pacs_port=1)
+    appliance.start()
+    folder = unpacked("mr_brain_t1_siemens_skyra_sag")
+    dcmsend([folder], appliance.port)
+    wait_for("a running job", lambda: appliance.json("status")["jobs"]["running"] == 1, 60)
+    started = time.monotonic()
+    assert appliance.stop() == 0
+    assert time.monotonic() - started < 12, "the worker ended by itself"
+    (job,) = appliance.json("jobs", "list")
+    shown = appliance.json("jobs", "show", job["id"])
+    assert (shown["state"], shown["attempts"], shown["errors"]) == ("queued", 0, 0), shown["events"]
+    assert shown["events"][-1]["cause"] == "the worker was stopped"
+
+
 def test_kill_of_the_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
     appliance = Appliance(tmp_path / "curie", pacs_port=1)
     appliance.start()

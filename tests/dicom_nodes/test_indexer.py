@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from appliance.catalogue import Catalogue, overview, receiving, routing
 from appliance.catalogue.tables import instance
-from dicom_nodes.indexer import AssociationEnded, AssociationOpened, FileKept, Indexer, patient_key
+from dicom_nodes.indexer import AssociationEnded, AssociationOpened, FileKept, Indexer, is_routable, patient_key
 from dicom_nodes.spool import Spool
 from tests.phantoms import Phantom, part10, series
 
@@ -57,7 +57,7 @@ def test_a_series_is_indexed_with_its_geometry(indexer: Indexer) -> None:
         summary = routing.study_summary(connection, str(images[0].StudyInstanceUID))
     assert len(summary.series[0].geometry) == len(images)
     assert summary.series[0].attributes["Modality"] == "MR"
-    assert not any("Name" in keyword or keyword == "PatientID" for keyword in summary.series[0].attributes)
+    assert not {"PatientName", "PatientID", "PatientBirthDate"} & set(summary.series[0].attributes)
 
 
 def test_the_same_bytes_again_are_counted(indexer: Indexer) -> None:
@@ -181,3 +181,83 @@ def test_a_catalogue_that_is_away_for_a_while_loses_nothing(indexer: Indexer, mo
     monkeypatch.setattr(Catalogue, "write", away)
     send(indexer, *series(Phantom(slices=3)))
     assert [row.state for row in rows(indexer)] == ["current"] * 3
+
+
+def test_a_header_that_goes_back_and_forth_counts_as_it_came_last(indexer: Indexer) -> None:
+    first = series(Phantom(slices=1))[0]
+    second = deepcopy(first)
+    second.StudyDescription = "corrected"
+    send(indexer, first, second, first, second, second, first)
+    found = rows(indexer)
+    assert len(found) == 2
+    (current,) = [row for row in found if row.state == "current"]
+    assert b"corrected" not in (indexer.spool.folder / current.path).read_bytes()
+    assert not indexer.is_alive()
+
+
+@pytest.mark.parametrize("what", ["conflict", "unreadable"])
+def test_what_is_set_aside_may_come_again(indexer: Indexer, what: str) -> None:
+    images = series(Phantom(slices=2))
+    send(indexer, images[0])
+    if what == "conflict":
+        images[0].PixelData = bytes([1]) * len(images[0].PixelData)
+        send(indexer, images[0], images[0])
+    else:
+        for _ in range(2):
+            indexer.put(FileKept(indexer.spool.keep("1.2.3", b"no DICOM" * 99).path))
+    send(indexer, images[1])
+    found = rows(indexer)
+    assert sorted(row.state for row in found) == sorted(["current", "current", what])
+
+
+@pytest.mark.parametrize("broken", [b"\x28\x00\x10\x00US\x03\x00\x01\x02\x03", b"\x28\x00\x08\x00IS\x04\x00junk"])
+def test_an_element_that_cannot_be_read_stops_nothing(indexer: Indexer, broken: bytes) -> None:
+    images = series(Phantom(slices=2))
+    content = part10(images[0])
+    at = content.index(b"\x28\x00\x02\x00")
+    kept = indexer.spool.keep(str(images[0].SOPInstanceUID), content[:at] + broken + content[at:])
+    indexer.put(FileKept(kept.path))
+    send(indexer, images[1])
+    assert str(images[1].SOPInstanceUID) in {row.sop_instance_uid for row in rows(indexer)}
+
+
+def test_a_transfer_syntax_that_nobody_knows_is_set_aside(indexer: Indexer) -> None:
+    images = series(Phantom(slices=2))
+    content = part10(images[0]).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.113619.5.29", 1)
+    indexer.put(FileKept(indexer.spool.keep(str(images[0].SOPInstanceUID), content).path))
+    send(indexer, images[1])
+    assert len(rows(indexer)) == 2
+
+
+def test_a_resent_file_after_retention_is_kept_again(indexer: Indexer) -> None:
+    ds = series(Phantom(slices=1))[0]
+    send(indexer, ds)
+    _until_known(indexer, str(ds.StudyInstanceUID))
+    with indexer.catalogue.write() as connection:
+        known = receiving.known_instance(connection, str(ds.SOPInstanceUID))
+        assert known is not None
+        receiving.mark_removed(connection, [known.id])
+    indexer.spool.remove(known.path)
+    send(indexer, ds, syntax="implicit")
+    (row,) = rows(indexer)
+    assert row.file_removed == 0
+    assert (indexer.spool.folder / row.path).exists()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "kept"),
+    [
+        ("ProtocolName", True),
+        ("StationName", True),
+        ("SequenceName", True),
+        ("PatientSex", True),
+        ("PatientName", False),
+        ("PatientID", False),
+        ("OtherPatientIDs", False),
+        ("ResponsiblePerson", False),
+        ("ReferringPhysicianName", False),
+        ("OperatorsName", False),
+    ],
+)
+def test_routes_may_match_on_what_names_no_person(keyword: str, kept: bool) -> None:
+    assert is_routable(keyword) is kept

@@ -1,4 +1,4 @@
-"""On a machine with an NVIDIA GPU: the torch-cuda rung passes the shipped package's golden case and agrees with the CPU."""
+"""On a machine with an NVIDIA GPU: torch-cuda passes the shipped package's golden case and agrees with the CPU."""
 
 from __future__ import annotations
 

@@ -229,3 +229,56 @@ def test_reports_of_unknown_transactions_change_nothing(
     assert time.monotonic() - started < 30
     with catalogue.read() as connection:
         assert outbox.unread_reports(connection) == []
+
+
+def test_a_pacs_that_takes_implicit_alone_gets_the_values(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_nodes.demo_pacs.SYNTAXES", ["1.2.840.10008.1.2"])
+    pacs.stop()
+    pacs.start()
+    Delivery(settings, catalogue).step()
+    assert states(catalogue) == ["committed", "committed"]
+
+
+def test_a_pacs_that_takes_none_of_it_refuses(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dicom_nodes.demo_pacs.AllStoragePresentationContexts", [])
+    monkeypatch.setattr("pynetdicom._config.UNRESTRICTED_STORAGE_SERVICE", False)  # a receiver's, if one ran here
+    pacs.stop()
+    pacs.start()
+    Delivery(settings, catalogue).step()
+    assert states(catalogue) == ["rejected", "rejected"]
+    assert "accepts none of: MR Image Storage" in rows(catalogue)[0].answer
+
+
+def test_a_missing_result_file_or_an_odd_report_stops_nothing_else(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str
+) -> None:
+    (settings.results_dir / "aa/SEG.dcm").unlink()
+    Delivery(settings, catalogue).step()
+    assert states(catalogue) == ["rejected", "committed"]
+
+
+def test_a_report_to_an_earlier_request_still_counts(
+    settings: Settings, catalogue: Catalogue, pacs: DemoPacs, job: str
+) -> None:
+    silent = DemoPacs(pacs.folder, pacs.port)
+    asked: list[Dataset] = []
+    silent._send = lambda requesting, calling, number, report: asked.append(report)  # type: ignore[method-assign]
+    pacs.stop()
+    silent.start()
+    delivery = Delivery(settings, catalogue)
+    delivery.step()
+    make_due(catalogue)
+    delivery.step()
+    silent.stop()
+    pacs.start()
+    assert len(asked) == 2
+    first = asked[0]
+    stored = [(str(i.ReferencedSOPClassUID), str(i.ReferencedSOPInstanceUID)) for i in first.ReferencedSOPSequence]
+    with catalogue.write() as connection:
+        outbox.add_report(connection, str(first.TransactionUID), "PACS", stored, [], now())
+    delivery.step()
+    assert states(catalogue) == ["committed", "committed"]

@@ -50,7 +50,7 @@ def complete_and_route(connection: Connection, study: str = "1", package: Routed
     summary = routing.study_summary(connection, study)
     outcome = RouteDecision("failed", summary.problem) if summary.problem else RouteDecision("job", "", "1.9")
     new = routing.record_decision(connection, summary, package, outcome, now())
-    routing.mark_routed(connection, study)
+    routing.mark_routed(connection, study, now())
     return new
 
 
