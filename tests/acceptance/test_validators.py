@@ -30,6 +30,7 @@ from dicom_nodes.source import UNICODE
 from dicom_nodes.values import text
 from dicom_nodes.volume_reader import read_series
 from tests import phantoms
+from tests.acceptance.house import absent
 from tests.made_up import LabelMap, blobs, context, findings
 from tests.phantoms import Phantom
 
@@ -72,7 +73,7 @@ def archived(name: str, series: str = "") -> Bench:
 
     def unpack(folder: Path) -> Sequence[Path]:
         if not (SHARED / "data" / "unpack").exists():
-            pytest.skip("the shared data are not here (CURIE_SHARED)")
+            absent("the shared data are not here (CURIE_SHARED)")
         subprocess.run([SHARED / "data" / "unpack", folder, name], check=True, capture_output=True)
         root = folder / name
         return sorted(
@@ -85,7 +86,7 @@ def archived(name: str, series: str = "") -> Bench:
 def shared_file(name: str) -> Bench:
     def find(_: Path) -> Sequence[Path]:
         if not (SHARED / "data" / "syntax_and_odd").exists():
-            pytest.skip("the shared data are not here (CURIE_SHARED)")
+            absent("the shared data are not here (CURIE_SHARED)")
         return [SHARED / "data" / "syntax_and_odd" / name]
 
     return find
@@ -128,7 +129,7 @@ def tool(name: str) -> str:
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.exists() else shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed")
+        absent(f"{name} is not installed")
     return found
 
 
