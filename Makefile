@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 export CURIE_SHARED ?= ../shared
+export PATH := $(PATH):/usr/sbin:/sbin
 
 ifeq ($(VENV),none)
   BIN :=
