@@ -24,6 +24,7 @@ import psutil
 from pydicom import dcmread
 
 from appliance.cli.demo import demo_house, small_pacs, write_settings
+from appliance.errors import Missing
 from appliance.job import derived_uid
 from bench.record import Record
 from dicom_nodes import sender
@@ -109,11 +110,13 @@ def outcome(settings: Any, study: str) -> dict[str, Any]:
 
 
 def _known(connection: Any, study: str) -> bool:
-    from sqlalchemy import text
+    from appliance.catalogue import overview
 
-    return (
-        connection.execute(text("SELECT 1 FROM study WHERE study_instance_uid = :u"), {"u": study}).first() is not None
-    )
+    try:
+        overview.find_study(connection, study)
+    except Missing:
+        return False
+    return True
 
 
 @contextmanager

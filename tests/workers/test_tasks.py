@@ -1,0 +1,36 @@
+"""What keeps two workers' voxels apart, and what a failure may say."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from workers.tasks import own_folder, where
+
+
+def test_two_workers_never_share_the_folder_of_their_voxels(tmp_path: Path) -> None:
+    first, second = own_folder(tmp_path), own_folder(tmp_path)
+    assert first != second
+    assert {first.parent, second.parent} == {tmp_path}
+
+
+def test_folders_of_workers_that_died_are_removed_and_others_are_not(tmp_path: Path) -> None:
+    gone = tmp_path / f"{socket.gethostname()}.abc.999999999"
+    alive = tmp_path / f"{socket.gethostname()}.abc.{os.getpid()}"
+    elsewhere = tmp_path / "another-host.abc.999999999"
+    for folder in (gone, alive, elsewhere):
+        folder.mkdir()
+        (folder / "voxels.npy").write_bytes(b"x")
+    own_folder(tmp_path)
+    assert [folder.exists() for folder in (gone, alive, elsewhere)] == [False, True, True]
+
+
+def test_an_unexpected_error_is_named_by_its_place_not_by_its_text() -> None:
+    with pytest.raises(ValueError, match="Doe") as broken:
+        int("Doe^Jane")
+    place = where(broken.value)
+    assert place.startswith("test_tasks.py:")
+    assert "Doe" not in place
