@@ -19,11 +19,11 @@ SYSTEM := orthanc dcmtk dicom3tools strace iproute2
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test check acceptance acceptance-long test-gpu bench-turnaround clean
+.PHONY: setup demo test check acceptance acceptance-long test-gpu bench-ingest bench-turnaround clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | check | acceptance | acceptance-long | bench-turnaround | test-gpu"
+	@echo "make demo | test | check | acceptance | acceptance-long | bench-ingest | bench-turnaround | test-gpu"
 
 setup: $(READY)
 
@@ -72,6 +72,9 @@ acceptance-long: $(READY) .build/system-ready
 
 test-gpu: $(READY)
 	$(PYTEST) -m gpu
+
+bench-ingest: $(READY) .build/system-ready
+	$(ALONE) $(PY) -m bench.ingest
 
 bench-turnaround: $(READY)
 	$(PY) -m bench.turnaround

@@ -24,15 +24,23 @@ class Running:
 
 
 @contextmanager
-def running(name: str, settings: Settings, detail: Callable[[], dict[str, Any]] = dict) -> Iterator[Running]:
-    """Run the block as the process `name`; SIGTERM and SIGINT set `stop`. `detail` is shown in `curie status`."""
+def running(
+    name: str,
+    settings: Settings,
+    detail: Callable[[], dict[str, Any]] = dict,
+    speaks_for: tuple[str, int] | None = None,
+) -> Iterator[Running]:
+    """Run the block as the process `name`; SIGTERM and SIGINT set `stop`. `detail` is shown in `curie status`.
+
+    `speaks_for`: name and pid of a process that may have no thread to say itself that it is alive.
+    """
     start_logging(name)
     catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     over = threading.Event()
-    beating = threading.Thread(target=_beat, args=(name, catalogue, over, detail), daemon=True)
+    beating = threading.Thread(target=_beat, args=(name, catalogue, over, detail, speaks_for), daemon=True)
     beating.start()
     logger().info("started")
     try:
@@ -40,16 +48,25 @@ def running(name: str, settings: Settings, detail: Callable[[], dict[str, Any]] 
     finally:
         over.set()
         beating.join(timeout=5)
-        _forget(name, catalogue)
+        for one in (name, speaks_for[0]) if speaks_for else (name,):
+            _forget(one, catalogue)
         logger().info("ended")
         catalogue.close()
 
 
-def _beat(name: str, catalogue: Catalogue, over: threading.Event, detail: Callable[[], dict[str, Any]]) -> None:
+def _beat(
+    name: str,
+    catalogue: Catalogue,
+    over: threading.Event,
+    detail: Callable[[], dict[str, Any]],
+    speaks_for: tuple[str, int] | None,
+) -> None:
     while True:
         try:
             with catalogue.write() as connection:
                 processes.beat(connection, name, now(), detail())
+                if speaks_for:
+                    processes.beat(connection, speaks_for[0], now(), pid=speaks_for[1])
         except Exception as error:  # noqa: BLE001 - the catalogue may be away for a while
             logger().warning("heartbeat_failed", cause=type(error).__name__)
         if over.wait(processes.BEAT_S):

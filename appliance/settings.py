@@ -34,8 +34,16 @@ def _network(value: str) -> str:
     return value
 
 
+def _fingerprint(value: str) -> str:
+    found = re.fullmatch(r"(?:sha256:)?([0-9a-f]{64})", value.strip().lower().removeprefix("sha256:").replace(":", ""))
+    if found is None:
+        raise ValueError("a fingerprint is sha256: and 64 hexadecimal digits, as `curie tls fingerprint` shows it")
+    return f"sha256:{found[1]}"
+
+
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -82,6 +90,7 @@ class Receiver(_Table):
     max_associations_per_source: int = Field(default=16, ge=1)
     max_associations_per_address: int = Field(default=8, ge=1)
     max_instance_gb: float = Field(default=4, gt=0)
+    max_association_gb: float = Field(default=256, gt=0)
     stow: bool = False
     stow_port: Port = 8443
     tls: Tls | None = None
@@ -121,7 +130,7 @@ class Source(_Table):
     hosts: tuple[Network, ...] = ()  # empty: any address
     host: str | None = None
     port: Port | None = None
-    fingerprint: str | None = None
+    fingerprint: Fingerprint | None = None
 
 
 class Destination(_Table):
@@ -241,9 +250,8 @@ class Settings(_Table):
         for table, keys in _LATER.items():
             part = getattr(self, table)
             later += [f"{table}.{key}" for key in keys if part and key in part.model_fields_set]
-        later += [f"destinations.{d.name}.find" for d in self.destinations if d.find]
         for source in self.sources:
-            given = source.model_fields_set & {"host", "port", "fingerprint"}
+            given = source.model_fields_set & {"host", "port"}
             later += [f"sources.{source.ae_title}.{key}" for key in sorted(given)]
         for one in self.destinations:
             later += [f"destinations.{one.name}.auth"] if one.auth else []
@@ -254,7 +262,7 @@ class Settings(_Table):
 
 
 _LATER = {
-    "receiver": ("processes", "stow", "stow_port", "tls"),
+    "receiver": ("stow", "stow_port"),
     "worker": ("memory_gb",),
     "console": ("host", "port"),
     "models": ("trusted_keys", "allow_unsigned", "two_person_promotion"),
@@ -333,6 +341,13 @@ def _check_match(keyword: str, wanted: MatchValue, where: str) -> None:
             raise SettingsError(f"{where}.regex = {wanted['regex']!r} is not allowed: {error}") from None
 
 
+def _from_folder(tls: Tls | None, folder: Path) -> Tls | None:
+    if tls is None:
+        return None
+    paths = {"certificate": tls.certificate, "key": tls.key, "ca": tls.ca}
+    return tls.model_copy(update={name: folder / path.expanduser() for name, path in paths.items()})
+
+
 def parse(text: str, file: Path) -> Settings:
     """Return the settings in `text`; relative paths count from the file's folder. Raises SettingsError."""
     try:
@@ -345,7 +360,8 @@ def parse(text: str, file: Path) -> Settings:
         raise SettingsError(_sentence(error, file)) from None
     data_dir = (file.absolute().parent / settings.appliance.data_dir.expanduser()).resolve()
     place = settings.appliance.model_copy(update={"data_dir": data_dir})
-    settings = settings.model_copy(update={"appliance": place})
+    receiver = settings.receiver.model_copy(update={"tls": _from_folder(settings.receiver.tls, file.absolute().parent)})
+    settings = settings.model_copy(update={"appliance": place, "receiver": receiver})
     _check_references(settings, file)
     return settings
 

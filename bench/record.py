@@ -56,6 +56,10 @@ class Record:
             "n": len(values),
         }
 
+    def no_ratio(self, name: str, reason: str) -> None:
+        """Keep that a figure could not be had, and why."""
+        self.ratios[name] = {"median": None, "reason": reason}
+
     def write(self) -> Path:
         """Write bench/out/NAME.json and return its path."""
         OUT.mkdir(exist_ok=True)

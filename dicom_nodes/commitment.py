@@ -1,13 +1,35 @@
-"""Judging storage commitment reports (PS3.4 Annex J). Nothing is believed that was not asked for, exactly."""
+"""Storage commitment reports (PS3.4 Annex J): read, kept and judged. Nothing is believed that was not asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
+from pydicom import Dataset
+from sqlalchemy import Connection
+
+from appliance.catalogue import Catalogue, outbox
+from appliance.catalogue.connection import now
+from dicom_nodes.contexts import is_uid
 from dicom_nodes.sender import Reference
+from dicom_nodes.values import items, text, whole
 
 NO_SUCH_OBJECT = 0x0112  # PS3.3 C.14.1.1
+TRANSACTION_UID, FAILURE_REASON = 0x00081195, 0x00081197
+REFERENCED, FAILED = 0x00081199, 0x00081198  # sequences
+REFERENCED_CLASS, REFERENCED_INSTANCE = 0x00081150, 0x00081155
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one N-EVENT-REPORT says, and who said it."""
+
+    transaction_uid: str
+    ae_title: str
+    stored: tuple[tuple[str, str], ...]  # SOP class, SOP instance
+    failed: tuple[tuple[str, str, int], ...]  # and Failure Reason
 
 
 @dataclass(frozen=True)
@@ -40,3 +62,28 @@ def judge(
         send_again=tuple(one for one, reason in bad.items() if reason == NO_SUCH_OBJECT),
         ask_again=tuple((one, reason) for one, reason in bad.items() if reason != NO_SUCH_OBJECT),
     )
+
+
+def read_report(ds: Dataset, ae_title: str) -> Report:
+    """Return what a report's dataset says (PS3.4 Annex J.3.3). Raises ValueError without a Transaction UID."""
+    transaction = text(ds, TRANSACTION_UID)
+    if not is_uid(transaction):
+        raise ValueError("the storage commitment report has no Transaction UID")
+    failed = ((*_named(item), whole(item, FAILURE_REASON, 0)) for item in items(ds, FAILED))
+    return Report(transaction, ae_title, tuple(_named(item) for item in items(ds, REFERENCED)), tuple(failed))
+
+
+def _named(item: Dataset) -> tuple[str, str]:
+    return text(item, REFERENCED_CLASS), text(item, REFERENCED_INSTANCE)
+
+
+def write_report(connection: Connection, report: Report, at: datetime) -> None:
+    """Keep a report until delivery judges it; the same one again changes nothing."""
+    outbox.add_report(connection, report.transaction_uid, report.ae_title, report.stored, report.failed, at)
+
+
+def keep_report(catalogue: Catalogue, event: Any, ae_title: str) -> None:
+    """Keep an N-EVENT-REPORT that came on an association of ours, before it is acknowledged."""
+    report = read_report(event.event_information, ae_title)
+    with catalogue.write() as connection:
+        write_report(connection, report, now())

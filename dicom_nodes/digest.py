@@ -58,7 +58,7 @@ class Encoding:
 
 @dataclass(frozen=True)
 class ContentDigest:
-    """What one instance says: two SHA-256 in hexadecimal."""
+    """What one instance says: two digests in hexadecimal."""
 
     header: str
     pixels: str
@@ -71,22 +71,27 @@ def content_digest(path: Path) -> ContentDigest:
     return ContentDigest(header_digest(ds), pixel_digest(ds))
 
 
+def _new(value: bytes = b"") -> hashlib.blake2b:
+    """Return a BLAKE2b of 256 bits: where the processor has no SHA instructions, half the time of SHA-256."""
+    return hashlib.blake2b(value, digest_size=32)
+
+
 def header_digest(ds: Dataset) -> str:
-    """Return the SHA-256 of all element values but pixel data, group lengths and trailing padding."""
+    """Return the digest of all element values but pixel data, group lengths and trailing padding."""
     parts: list[bytes] = []
     try:
         _add_dataset(ds, parts, 0)
     except READ_ERRORS as error:
         raise InstanceRefused("the header contradicts itself", InstanceRefused.UNREADABLE) from error
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+    return _new(b"".join(parts)).hexdigest()
 
 
 def pixel_digest(ds: Dataset) -> str:
-    """Return the SHA-256 of the pixels: native as little endian without padding, else each frame's bytes.
+    """Return the digest of the pixels: native as little endian without padding, else each frame's bytes.
 
     `ds` must hold its Pixel Data; an object without any has the digest of nothing.
     """
-    total = hashlib.sha256()
+    total = _new()
     for tag in (0x7FE00008, 0x7FE00009, 0x7FE00010):
         if tag in ds:
             for part in _pixel_parts(ds, ds.get_item(tag)):
@@ -94,7 +99,7 @@ def pixel_digest(ds: Dataset) -> str:
     return total.hexdigest()
 
 
-def _pixel_parts(ds: Dataset, element: Any) -> Iterable[bytes]:
+def _pixel_parts(ds: Dataset, element: Any) -> Iterable[bytes | memoryview]:
     value: bytes = element.value or b""
     meta = getattr(ds, "file_meta", Dataset())
     syntax = meta.get("TransferSyntaxUID")
@@ -102,7 +107,7 @@ def _pixel_parts(ds: Dataset, element: Any) -> Iterable[bytes]:
         return generate_frames(value, number_of_frames=max(1, whole(ds, 0x00280008, 1)))
     little = not isinstance(element, RawDataElement) or element.is_little_endian
     value = value if little else swapped(value, _pixel_word(ds, element))
-    return (value[: native_length(ds)],)
+    return (memoryview(value)[: native_length(ds)],)
 
 
 def _pixel_word(ds: Dataset, element: Any) -> int:

@@ -157,6 +157,14 @@ def _vector(ds: Dataset, tag: int, size: int, name: str) -> tuple[tuple[float, .
     return None, f"{name} is not {size} numbers"
 
 
+def whole_between(ds: Dataset, tag: int, least: int, most: int) -> int | None:
+    """Return the value as one integer of this range, or None where it is absent, several, or anything else."""
+    found = numbers(ds, tag)
+    if found is None or len(found) != 1 or not least <= found[0] <= most or found[0] != int(found[0]):
+        return None
+    return int(found[0])
+
+
 def attributes(ds: Dataset) -> dict[str, str | list[str]]:
     """Return keyword → text of the short elements that routing may ask for.
 

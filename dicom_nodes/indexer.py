@@ -7,67 +7,56 @@ It must never lose a file: what cannot be read is set aside with a reason.
 
 from __future__ import annotations
 
-import hashlib
 import queue
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from itertools import dropwhile
 from pathlib import Path
 
-from pydicom import Dataset
-from pydicom.datadict import dictionary_VR, tag_for_keyword
 from sqlalchemy import Connection
 from sqlalchemy.exc import InterfaceError, OperationalError
 
-from appliance.catalogue import Catalogue, events, receiving
+from appliance.catalogue import Catalogue, events, receiving, studies
 from appliance.catalogue.connection import now
 from appliance.catalogue.receiving import KnownInstance, ReceivedInstance
-from appliance.errors import CurieError, InstanceRefused
+from appliance.errors import CurieError
 from appliance.log import logger
-from dicom_nodes.contexts import UNCOMPRESSED, is_document, is_uid
+from dicom_nodes import announcement
+from dicom_nodes.arrivals import (
+    Arrival,
+    AssociationEnded,
+    AssociationOpened,
+    AssociationsAlive,
+    FileKept,
+    MessageKept,
+    decode_arrival,
+    encode_arrival,
+)
+from dicom_nodes.contexts import UNCOMPRESSED
 from dicom_nodes.decode import decoded_pixel_digest
-from dicom_nodes.digest import header_digest, pixel_digest
-from dicom_nodes.header import attributes, geometry, read_open
-from dicom_nodes.result_files import is_own_result
+from dicom_nodes.instance_reader import read_instance
 from dicom_nodes.spool import Spool
-from dicom_nodes.values import text
+
+__all__ = [
+    "Arrival",
+    "AssociationEnded",
+    "AssociationOpened",
+    "AssociationsAlive",
+    "FileKept",
+    "Indexer",
+    "MessageKept",
+    "decode_arrival",
+    "encode_arrival",
+    "index_files",
+]
 
 BATCH = 100  # rows in one transaction
 LINGER_S = 0.05  # how long a batch waits for more
-LEASE_S = 20.0
-RENEW_S = 5.0
-LEADS_TO_A_PERSON = {"AdmissionID", "IssuerOfPatientID", "MilitaryRank", "CountryOfResidence", "Occupation"}
-KEPT_OF_PATIENT = {"PatientSex", "PatientAge", "PatientPosition", "PatientOrientation"}
-
-
-@dataclass(frozen=True)
-class AssociationOpened:
-    """A peer's association was accepted."""
-
-    id: str
-    ae_title: str
-    address: str
-
-
-@dataclass(frozen=True)
-class AssociationEnded:
-    """An association was released, or aborted."""
-
-    id: str
-    aborted: bool
-
-
-@dataclass(frozen=True)
-class FileKept:
-    """A file was acknowledged."""
-
-    path: str
-    association_id: str = ""
-
-
-Arrival = AssociationOpened | AssociationEnded | FileKept
+IDLE_S = 5.0  # between two looks at nothing
+LEASE_S = 20.0  # of an association, renewed by `AssociationsAlive`
 
 
 @dataclass(frozen=True)
@@ -88,12 +77,19 @@ class Indexer(threading.Thread):
         self.catalogue = catalogue
         self.spool = spool
         self.arrivals: queue.Queue[Arrival | None] = queue.Queue()
-        self._open: set[str] = set()
-        self._renewed = 0.0
+        self._unwritten: deque[float] = deque()  # when each arrival that is not yet written was put
 
     def put(self, arrival: Arrival) -> None:
         """Hand one arrival over; returns at once."""
+        self._unwritten.append(time.monotonic())
         self.arrivals.put(arrival)
+
+    def behind_s(self) -> float:
+        """Return the seconds since the oldest arrival that is not yet written was put; 0 when there is none."""
+        try:
+            return time.monotonic() - self._unwritten[0]
+        except IndexError:
+            return 0.0
 
     def close(self) -> None:
         """Index what was put so far, then end."""
@@ -106,10 +102,12 @@ class Indexer(threading.Thread):
         while going:
             batch, going = self._next_batch()
             self._until_written(batch)
+            for _ in batch:
+                self._unwritten.popleft()
 
     def _next_batch(self) -> tuple[list[Arrival], bool]:
         batch: list[Arrival] = []
-        deadline = time.monotonic() + RENEW_S
+        deadline = time.monotonic() + IDLE_S
         while len(batch) < BATCH and (left := deadline - time.monotonic()) > 0:
             try:
                 arrival = self.arrivals.get(timeout=left)
@@ -142,79 +140,129 @@ class Indexer(threading.Thread):
                 return
 
     def _give_up(self, arrival: Arrival) -> None:
-        """Set aside a file whose row the catalogue does not take; nothing is deleted."""
-        if isinstance(arrival, FileKept):
-            self.spool.set_aside(arrival.path)
-            logger().error("instance_set_aside", file=arrival.path, reason="its row could not be written")
+        """Set aside a file whose rows the catalogue does not take; nothing is deleted."""
+        if isinstance(arrival, FileKept | MessageKept):
+            self._set_aside(arrival.path, "its rows could not be written")
+
+    def _set_aside(self, path: str, reason: str) -> None:
+        try:
+            self.spool.set_aside(path)
+        except FileNotFoundError:
+            return  # it was told twice, and is done
+        logger().error("file_set_aside", file=path, reason=reason)
 
     def _write(self, batch: Sequence[Arrival]) -> None:
         decided = index_files(self.catalogue, self.spool, [a for a in batch if isinstance(a, FileKept)])
+        messages = self._read_messages(batch)
         at = now()
         with self.catalogue.write() as connection:
-            for opened in batch:
-                if isinstance(opened, AssociationOpened):
-                    receiving.open_association(connection, opened.id, opened.ae_title, opened.address, at, LEASE_S)
-                    self._open.add(opened.id)
-            _write_files(connection, decided)
-            for ended in batch:
-                if isinstance(ended, AssociationEnded):
-                    receiving.end_association(connection, ended.id, ended.aborted, at)
-                    self._open.discard(ended.id)
-            if self._open and time.monotonic() - self._renewed > RENEW_S:
-                receiving.renew_associations(connection, sorted(self._open), at, LEASE_S)
-                self._renewed = time.monotonic()
+            for one in batch:
+                if isinstance(one, AssociationOpened):
+                    receiving.open_association(connection, one.id, one.ae_title, one.address, at, LEASE_S)
+                elif isinstance(one, AssociationsAlive):
+                    receiving.renew_associations(connection, one.ids, at, LEASE_S)
+            write_files(connection, decided)
+            for meaning in messages.values():
+                announcement.write(connection, meaning)
+            for one in batch:
+                if isinstance(one, AssociationEnded):
+                    receiving.end_association(connection, one.id, one.aborted, at)
         _drop_copies(self.spool, decided)
+        for path in messages:
+            self.spool.remove(path)
+
+    def _read_messages(self, batch: Sequence[Arrival]) -> dict[str, announcement.Meaning]:
+        """Return what the messages mean, by path; one that cannot be read is set aside."""
+        found = {}
+        for path in [one.path for one in batch if isinstance(one, MessageKept)]:
+            try:
+                found[path] = announcement.read(self.spool.folder, path)
+            except FileNotFoundError:
+                continue  # it was told twice, and is done
+            except ValueError as error:
+                self._set_aside(path, str(error))
+        return found
 
     def adopt(self) -> int:
-        """Index the files that a crash left without rows; set torn ones aside. Returns how many were adopted."""
-        with self.catalogue.write() as connection:
-            receiving.end_orphaned_associations(connection, now())
+        """Index files and messages that have no rows: a receiver died between its acknowledgement and its word.
+
+        Torn ones are set aside. Returns how many were adopted. It may be called again while the indexer runs; what
+        it finds is then often on its way already, and is written once.
+        """
         with self.catalogue.read() as connection:
             known = receiving.paths_known(connection)
-        adopted = 0
-        for path in [path for path in self.spool.files() if path not in known]:
+        paths = [path for path in self.spool.files() if path not in known]
+        told = [path for path in self.spool.messages() if self._is_whole(path)]
+        found: list[Arrival] = [FileKept(path, adopted=True) for path in paths if self._is_whole(path)]
+        found += [MessageKept(path) for path in sorted(told, key=self._age)]
+        for arrival in found:
+            self.put(arrival)
+        return len(found)
+
+    def _age(self, path: str) -> int:
+        try:
+            return (self.spool.folder / path).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0  # written and dropped meanwhile
+
+    def _is_whole(self, path: str) -> bool:
+        try:
             if self.spool.is_whole(path):
-                self.put(FileKept(path))
-                adopted += 1
-            else:
-                self.spool.set_aside(path)
-                logger().warning("torn_file_set_aside", file=path)
-        return adopted
+                return True
+        except FileNotFoundError:
+            return False  # written and dropped meanwhile
+        self._set_aside(path, "it is torn")
+        return False
 
 
 def index_files(catalogue: Catalogue, spool: Spool, files: Sequence[FileKept]) -> list[Decided]:
     """Read files and decide what each one means; later ones of a batch see the earlier ones."""
     decided: list[Decided] = []
+    if not files:
+        return decided
     with catalogue.read() as connection:
-        for file in files:
-            try:
-                row, reason = read_instance(spool.folder, file)
-            except FileNotFoundError:
-                continue  # a copy of known content, dropped when its first arrival was counted
-            if row.state == "unreadable":
-                logger().warning("instance_set_aside", file=row.path, reason=reason)
-                decided.append(Decided(row, "unreadable", None, reason))
-                continue
-            if receiving.is_known_result(connection, row.sop_instance_uid):
-                row = _as_result(row)
-            known = receiving.known_instance(connection, row.sop_instance_uid)
-            earlier = next((d.row for d in reversed(decided) if _same_uid(d, row)), None)
-            decided.append(_decide(spool.folder, row, _known_of(earlier) or known))
+        rows = _read_files(connection, spool.folder, files)
+        uids = [row.sop_instance_uid for row, _ in rows]
+        known = receiving.known_instances(connection, uids)
+        results = receiving.known_results(connection, uids)
+    for row, reason in rows:
+        if row.state == "unreadable":
+            logger().warning("instance_set_aside", file=row.path, reason=reason)
+            decided.append(Decided(row, "unreadable", None, reason))
+            continue
+        if row.sop_instance_uid in results:
+            row = replace(row, state="result", geometry=[])
+        one = _decide(spool.folder, row, known.get(row.sop_instance_uid))
+        if one.verdict in ("new", "revision"):
+            known[row.sop_instance_uid] = _known_of(row)
+        decided.append(one)
     return decided
 
 
-def _same_uid(decided: Decided, row: ReceivedInstance) -> bool:
-    return decided.row.sop_instance_uid == row.sop_instance_uid and decided.verdict in ("new", "revision")
+def _read_files(connection: Connection, folder: Path, files: Sequence[FileKept]) -> list[tuple[ReceivedInstance, str]]:
+    """Return the row of each file, and why it is unreadable if so; attributes for the first image of a series only."""
+    here = receiving.paths_known(connection, [file.path for file in files if file.adopted])
+    seen: set[tuple[str, str]] = set()
+
+    def is_known(study: str, series: str) -> bool:
+        return (study, series) in seen or studies.has_series(connection, study, series)
+
+    rows = []
+    for file in files:
+        if file.adopted and file.path in here:
+            continue  # the receiver told of it, too: it did not come twice
+        try:
+            row, reason = read_instance(folder, file, is_known)
+        except FileNotFoundError:
+            continue  # a copy of known content, dropped when its first arrival was counted
+        rows.append((row, reason))
+        if row.state == "current":
+            seen.add((row.study_instance_uid, row.series_instance_uid))
+    return rows
 
 
-def _known_of(row: ReceivedInstance | None) -> KnownInstance | None:
-    if row is None:
-        return None
+def _known_of(row: ReceivedInstance) -> KnownInstance:
     return KnownInstance(0, 0, row.path, row.header_digest, row.pixel_digest, row.transfer_syntax_uid, row.state)
-
-
-def _as_result(row: ReceivedInstance) -> ReceivedInstance:
-    return replace(row, state="result", geometry=[])
 
 
 def _decide(folder: Path, row: ReceivedInstance, known: KnownInstance | None) -> Decided:
@@ -242,14 +290,42 @@ def _same_decoded(folder: Path, row: ReceivedInstance, known: KnownInstance) -> 
         return False
 
 
-def _write_files(connection: Connection, decided: Sequence[Decided]) -> None:
-    grown: dict[str, int] = {}
+def write_files(connection: Connection, decided: Sequence[Decided]) -> None:
+    """Write what was decided, in its order: at once what is all new, one by one what has a row of some kind."""
+    known = receiving.known_at_all(connection, [one.row for one in decided])
+    fresh: list[ReceivedInstance] = []
     for one in decided:
-        _write_file(connection, one)
-        if one.verdict != "same" and one.row.study_instance_uid:
-            grown[one.row.study_instance_uid] = grown.get(one.row.study_instance_uid, 0) + 1
+        keys = {one.row.sop_instance_uid, one.row.path}
+        if one.verdict == "new" and not keys & known:
+            fresh.append(one.row)
+        else:
+            _write_fresh(connection, fresh)
+            fresh = []
+            _write_file(connection, one)
+        known |= keys
+    _write_fresh(connection, fresh)
+    grown = Counter(one.row.study_instance_uid for one in decided if one.verdict not in ("same", "unreadable"))
     for study, count in grown.items():
         events.record(connection, "instance_indexed", study=study, count=count)
+
+
+def _write_fresh(connection: Connection, rows: Sequence[ReceivedInstance]) -> None:
+    receiving.add_first_instances(connection, rows)
+    _grow(connection, rows)
+
+
+def _grow(connection: Connection, rows: Sequence[ReceivedInstance]) -> None:
+    """Let the studies of new instances grow: results open none, documents none that is complete."""
+    by_study: dict[str, list[ReceivedInstance]] = {}
+    for row in rows:
+        if row.state != "result":
+            by_study.setdefault(row.study_instance_uid, []).append(row)
+    for study, mine in by_study.items():
+        if studies.is_complete(connection, study):
+            mine = list(dropwhile(lambda row: row.state == "document", mine))
+        if mine:
+            studies.grow(connection, mine)
+            studies.grow_series(connection, [row for row in mine if row.state == "current"])
 
 
 def _write_file(connection: Connection, one: Decided) -> None:
@@ -257,6 +333,7 @@ def _write_file(connection: Connection, one: Decided) -> None:
     current = receiving.known_instance(connection, row.sop_instance_uid)
     if one.verdict == "same" and current:
         receiving.count_again(connection, current.id)
+        studies.come_again(connection, row)
         if current.file_removed:
             receiving.keep_file(connection, current.id, row)
         return
@@ -273,13 +350,7 @@ def _write_file(connection: Connection, one: Decided) -> None:
     if state == "conflict":
         logger().error("conflicting_pixels", revision=revision, study=row.study_instance_uid)
         events.record(connection, "instance_conflicted", study=row.study_instance_uid, revision=revision)
-    if state == "result" or (state == "document" and receiving.is_complete(connection, row.study_instance_uid)):
-        return
-    receiving.touch_study(connection, row)
-    if state in ("current", "conflict"):
-        receiving.touch_series(connection, row)
-    if row.association_id:
-        receiving.link_association(connection, row.study_instance_uid, row.association_id)
+    _grow(connection, [row])
 
 
 def _is_at_its_place(
@@ -296,7 +367,7 @@ def _is_at_its_place(
         if current:
             receiving.replace_instance(connection, current.id)
         receiving.make_current(connection, identity, revision)
-        receiving.touch_study(connection, row)
+        _grow(connection, [row])
     return True
 
 
@@ -305,76 +376,3 @@ def _drop_copies(spool: Spool, decided: Sequence[Decided]) -> None:
     for one in decided:
         if one.verdict == "same" and one.known and one.known.path != one.row.path and not one.known.file_removed:
             spool.remove(one.row.path)
-
-
-def read_instance(folder: Path, file: FileKept) -> tuple[ReceivedInstance, str]:
-    """Return the row of a spool file; one that cannot be read has the state `unreadable`, and a reason."""
-    path = folder / file.path
-    stat = path.stat()
-    # an adopted file lay there unseen: its study is not quiet because the machine was off
-    at = datetime.fromtimestamp(stat.st_mtime, UTC) if file.association_id else now()
-    try:
-        with path.open("rb") as stream:
-            ds = read_open(stream, pixels=True)
-        return _row(ds, file, stat.st_size, at), ""
-    except Exception as error:  # noqa: BLE001 - whatever a file does to its reader, it is set aside and nothing stops
-        reason = str(error) if isinstance(error, InstanceRefused) else f"cannot be read ({type(error).__name__})"
-        digest = Path(file.path).name[:64]
-        row = ReceivedInstance(
-            sop_instance_uid=digest, sop_class_uid="", transfer_syntax_uid="", study_instance_uid="",
-            series_instance_uid="", path=file.path, bytes=stat.st_size, header_digest="", pixel_digest="",
-            patient_key="", state="unreadable", received_at=at, association_id=file.association_id,
-        )  # fmt: skip
-        return row, reason
-
-
-def _row(ds: Dataset, file: FileKept, size: int, at: datetime) -> ReceivedInstance:
-    uids = {tag: text(ds, tag) for tag in (0x00080018, 0x00080016, 0x0020000D, 0x0020000E)}
-    if not all(is_uid(uid) for uid in uids.values()):
-        raise InstanceRefused("a study, series or instance UID is absent or not a UID", InstanceRefused.UNREADABLE)
-    sop_class = uids[0x00080016]
-    state = "document" if is_document(sop_class) else "current"
-    if is_own_result(ds):
-        state = "result"
-    return ReceivedInstance(
-        sop_instance_uid=uids[0x00080018],
-        sop_class_uid=sop_class,
-        transfer_syntax_uid=str(ds.file_meta.get("TransferSyntaxUID", "")),
-        study_instance_uid=uids[0x0020000D],
-        series_instance_uid=uids[0x0020000E],
-        path=file.path,
-        bytes=size,
-        header_digest=header_digest(ds),
-        pixel_digest=pixel_digest(ds),
-        patient_key=patient_key(ds),
-        state=state,
-        received_at=at,
-        association_id=file.association_id,
-        modality=text(ds, 0x00080060),
-        accession_number=text(ds, 0x00080050)[:64],
-        attributes=_routing_attributes(ds) if state == "current" else {},
-        geometry=[asdict(plane) for plane in geometry(ds)] if state == "current" else [],
-    )
-
-
-def _routing_attributes(ds: Dataset) -> dict[str, str | list[str]]:
-    """Return what routes may match on: nothing that names a person."""
-    return {keyword: value for keyword, value in attributes(ds).items() if is_routable(keyword)}
-
-
-def is_routable(keyword: str) -> bool:
-    """Return whether routes may match on an attribute: it names no person and leads to none."""
-    if keyword in KEPT_OF_PATIENT:
-        return True
-    tag = tag_for_keyword(keyword)
-    if tag is None or dictionary_VR(tag) == "PN" or keyword in LEADS_TO_A_PERSON:
-        return False
-    return not keyword.startswith(("Patient", "OtherPatient", "Referring"))
-
-
-def patient_key(ds: Dataset) -> str:
-    """Return a digest that tells patients apart: the Patient ID, or without one name and birth date."""
-    identity = [text(ds, 0x00100020).strip()]
-    if not identity[0]:
-        identity += [text(ds, 0x00100010).strip(), text(ds, 0x00100030).strip()]
-    return hashlib.sha256("\x1f".join(identity).encode()).hexdigest()

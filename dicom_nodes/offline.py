@@ -8,7 +8,8 @@ from pathlib import Path
 from appliance.catalogue.receiving import ReceivedInstance
 from appliance.catalogue.routing import geometry_from_row
 from appliance.study import SeriesSummary, StudySummary
-from dicom_nodes.indexer import FileKept, is_routable, read_instance
+from dicom_nodes.arrivals import FileKept
+from dicom_nodes.instance_reader import is_routable, read_instance
 
 
 def is_keyword(text: str) -> bool:

@@ -22,10 +22,18 @@ from appliance.settings import Destination
 from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE, STORAGE_COMMITMENT_INSTANCE
 
 DUPLICATE = 0x0111
-CONNECT_S, DIMSE_S, ACSE_S = 10, 120, 15
 STORAGE_COMMITMENT_ACTION = 1  # action type ID, PS3.4 Annex J.3.2
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # a SEG may be large
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait for a peer."""
+
+    connect_s: float = 10
+    answer_s: float = 120  # to one message
+    association_s: float = 15  # to be accepted or released
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,19 @@ class Reference:
 
 @contextmanager
 def associate(
-    destination: Destination, our_ae_title: str, contexts: Sequence[Any], handlers: Sequence[Any] = (), **more: Any
+    destination: Destination,
+    our_ae_title: str,
+    contexts: Sequence[Any],
+    handlers: Sequence[Any] = (),
+    timeouts: Timeouts | None = None,
+    **more: Any,
 ) -> Iterator[Any]:
     """Open an association to a destination and release it at the end. Raises Unreachable."""
     ae = AE(ae_title=our_ae_title)
     ae.maximum_pdu_size = 131072
-    ae.connection_timeout, ae.dimse_timeout, ae.acse_timeout = CONNECT_S, DIMSE_S, ACSE_S
+    timeouts = timeouts or Timeouts()
+    ae.connection_timeout, ae.dimse_timeout = timeouts.connect_s, timeouts.answer_s
+    ae.acse_timeout = timeouts.association_s
     association = ae.associate(
         destination.host or "",
         destination.port,

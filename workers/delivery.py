@@ -23,7 +23,6 @@ from appliance.job import derived_uid
 from appliance.log import logger
 from appliance.settings import Destination, Settings
 from dicom_nodes import commitment, sender
-from dicom_nodes.receiver import keep_report
 from dicom_nodes.sender import Reference
 
 POLL_S = 0.3
@@ -138,7 +137,7 @@ class Delivery:
         reported = threading.Event()
 
         def on_report(event: Any) -> tuple[int, None]:
-            keep_report(self.catalogue, event, destination.ae_title or "")
+            commitment.keep_report(self.catalogue, event, destination.ae_title or "")
             reported.set()
             return 0x0000, None
 

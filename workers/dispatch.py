@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from celery import Celery
 
-from appliance.catalogue import Catalogue, events, jobs, receiving
+from appliance.catalogue import Catalogue, announcements, events, evidence, jobs, processes, retention
 from appliance.catalogue import routing as decisions
 from appliance.catalogue.connection import now
 from appliance.catalogue.routing import RoutedPackage
-from appliance.completeness import Limits
+from appliance.completeness import Decision, Limits, StudyFacts
 from appliance.completeness import decide as is_complete
 from appliance.errors import CurieError
+from appliance.gaps import gap_of
 from appliance.log import logger
 from appliance.routing import RouteDecision
 from appliance.routing import decide as route_decision
@@ -26,10 +28,13 @@ from dicom_nodes.spool import Spool
 from models.package import Package
 from models.registry import active_package
 from workers.celery_app import ring
+from workers.inquiry import Inquiry
 
 POLL_S = 0.4
 RETENTION_S = 60.0  # between two looks at the spool
 RING_AGAIN_S = 5.0
+STEP_KEPT = timedelta(days=1)  # a procedure step IN PROGRESS of which nobody says more
+ANNOUNCEMENTS_KEPT = timedelta(days=7)
 PRIORITIES = {"urgent": 0, "routine": 9}
 
 
@@ -43,6 +48,8 @@ class Dispatch:
         self.spool = Spool(settings.spool_dir, settings.spool.reserve_gb)
         place = settings.completeness
         self.limits = Limits(place.after_release_s, place.quiet_s, place.force_s)
+        self.inquiry = Inquiry(settings, catalogue)
+        self._gaps: dict[str, tuple[datetime, int, str]] = {}  # by study: as of its last instance
         self._retained_at = 0.0
         self._rung_at = 0.0
         self._bell_answers = True
@@ -59,17 +66,39 @@ class Dispatch:
     # --- completeness ---
 
     def _complete_studies(self) -> None:
-        with self.catalogue.read() as connection:
-            facts = receiving.receiving_studies(connection)
         at = now()
+        with self.catalogue.read() as connection:
+            facts = evidence.receiving_studies(connection, at)
+            behind_s = processes.behind_s(connection, at) if facts else 0.0
+        self._gaps = {study: known for study, known in self._gaps.items() if study in facts}
+        self.inquiry.consider(facts, at)
         for study, fact in facts.items():
-            decision = is_complete(fact, self.limits, at)
-            if not decision.complete:
-                continue
-            with self.catalogue.write() as connection:
-                done = receiving.complete_study(connection, study, decision.reason, fact.last_received_at, at)
-            if done:
-                logger().info("study_complete", study=study, reason=decision.reason)
+            decision = self._decide(study, fact, at, behind_s)
+            if decision.complete:
+                self._complete(study, fact, decision, at)
+
+    def _decide(self, study: str, fact: StudyFacts, at: datetime, behind_s: float) -> Decision:
+        """Decide; look for gaps, which is costly, only where nothing but a gap would keep the study waiting."""
+        decision = is_complete(fact, self.limits, at, behind_s)
+        if decision.reason != "released":
+            return decision
+        return is_complete(replace(fact, gap=self._gap(study, fact)), self.limits, at, behind_s)
+
+    def _gap(self, study: str, fact: StudyFacts) -> str:
+        last, held, gap = self._gaps.get(study, (None, 0, ""))
+        if (last, held) != (fact.last_received_at, fact.held):
+            with self.catalogue.read() as connection:
+                gap = gap_of(evidence.places(connection, study))
+            self._gaps[study] = (fact.last_received_at, fact.held, gap)
+        return gap
+
+    def _complete(self, study: str, fact: StudyFacts, decision: Decision, at: datetime) -> None:
+        with self.catalogue.write() as connection:
+            done = evidence.complete_study(
+                connection, study, decision.reason, fact.last_received_at, at, decision.evidence
+            )
+        if done:
+            logger().info("study_complete", study=study, reason=decision.reason, evidence=decision.evidence)
 
     # --- routing ---
 
@@ -121,6 +150,9 @@ class Dispatch:
 
     def _retain(self) -> None:
         """Delete spool files past `keep_days`, and older ones first while space is below the reserve."""
+        with self.catalogue.write() as connection:
+            announcements.end_stale_steps(connection, now() - STEP_KEPT)
+            announcements.forget(connection, now() - ANNOUNCEMENTS_KEPT)
         keep = timedelta(days=self.settings.spool.keep_days)
         self._remove_before(keep)
         while self.spool.is_low() and keep > timedelta(hours=1):
@@ -130,8 +162,8 @@ class Dispatch:
     def _remove_before(self, age: timedelta) -> None:
         while True:
             with self.catalogue.write() as connection:
-                rows = receiving.removable_files(connection, now() - age)
-                receiving.mark_removed(connection, [id for id, _ in rows])
+                rows = retention.removable_files(connection, now() - age)
+                retention.mark_removed(connection, [id for id, _ in rows])
                 if rows:
                     events.record(connection, "images_removed", count=len(rows))
             for _, path in rows:

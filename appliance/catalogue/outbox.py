@@ -149,7 +149,14 @@ def add_report(
     failed: Sequence[tuple[str, str, int]],
     now: datetime,
 ) -> None:
-    """Keep a storage commitment report (PS3.4 Annex J.3.3) until delivery reads it."""
+    """Keep a storage commitment report (PS3.4 Annex J.3.3) until delivery reads it; once, however often it is told."""
+    known = select(commitment_report.c.id).where(
+        commitment_report.c.transaction_uid == transaction_uid,
+        commitment_report.c.ae_title == ae_title,
+        commitment_report.c.received_at == now,
+    )
+    if connection.execute(known).first():
+        return
     connection.execute(
         insert(commitment_report).values(
             transaction_uid=transaction_uid,

@@ -79,8 +79,14 @@ def _study_record(row: Any) -> dict[str, Any]:
         "instances": row.instances,
         "first_received_at": iso(row.first_received_at),
         "last_received_at": iso(row.last_received_at),
-        "complete": {"at": iso(row.complete_at), "reason": row.complete_reason} if row.complete_at else None,
+        "complete": _complete(row),
     }
+
+
+def _complete(row: Any) -> dict[str, Any] | None:
+    if row.complete_at is None:
+        return None
+    return {"at": iso(row.complete_at), "reason": row.complete_reason, "evidence": row.complete_evidence}
 
 
 def find_study(connection: Connection, key: str) -> str:
@@ -114,7 +120,7 @@ def explain(connection: Connection, study_uid: str) -> dict[str, Any]:
         "study_instance_uid": study_uid,
         "accession_number": row.accession_number,
         "state": row.state,
-        "complete": {"at": iso(row.complete_at), "reason": row.complete_reason} if row.complete_at else None,
+        "complete": _complete(row),
         "instances": by_state.get("current", 0),
         "instances_by_state": by_state,
         "outcomes": [_outcome(connection, one, row.last_received_at) for one in decided]

@@ -51,6 +51,16 @@ def listing(connection: Connection, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
+def behind_s(connection: Connection, now: datetime) -> float:
+    """Return how far the slowest healthy receiver's rows are behind what it acknowledged, in seconds."""
+    told = (
+        one["detail"].get("behind_s", 0.0)
+        for one in listing(connection, now)
+        if one["name"].startswith("receiver") and one["healthy"]
+    )
+    return max((float(seconds) for seconds in told if isinstance(seconds, int | float)), default=0.0)
+
+
 def _alive(host: str, pid: int) -> bool:
     if host != socket.gethostname():
         return True

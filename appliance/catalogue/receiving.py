@@ -1,4 +1,4 @@
-"""Queries of the receiving side: associations, instances, studies. It must never be called before an answer.
+"""Queries of the receiving side: associations and instances. It must never be called before an answer.
 
 Only the indexer of a host writes instances. Rule 3 of the design decides what a repeated SOP Instance UID means.
 """
@@ -6,28 +6,14 @@ Only the indexer of a host writes instances. Rule 3 of the design decides what a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from appliance.catalogue import events
-from appliance.catalogue.tables import (
-    association,
-    instance,
-    job,
-    job_input,
-    outbox,
-    result,
-    series,
-    study,
-    study_association,
-)
-from appliance.completeness import AssociationFact, StudyFacts
-
-IMAGE_STATES = ("current", "replaced", "conflict")
+from appliance.catalogue.tables import association, instance, result
 
 
 @dataclass(frozen=True)
@@ -51,6 +37,9 @@ class ReceivedInstance:
     accession_number: str = ""
     attributes: dict[str, Any] = field(default_factory=dict)
     geometry: list[dict[str, Any]] = field(default_factory=list)
+    number: int | None = None  # Instance Number
+    study_expected: int | None = None  # (0020,1208), where the header says it
+    series_expected: int | None = None  # (0020,1209)
 
 
 @dataclass(frozen=True)
@@ -67,7 +56,8 @@ class KnownInstance:
     file_removed: int = 0  # 1: retention deleted the file, the record stayed
 
 
-def _upsert(connection: Connection, table: Any) -> Any:
+def upsert(connection: Connection, table: Any) -> Any:
+    """Return an INSERT that may say what to do on conflict."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     return dialect.insert(table)
 
@@ -75,22 +65,19 @@ def _upsert(connection: Connection, table: Any) -> Any:
 def open_association(
     connection: Connection, id: str, ae_title: str, address: str, now: datetime, lease_s: float
 ) -> None:
-    """Record an association as open, for as long as its lease is renewed."""
-    connection.execute(
-        insert(association).values(
-            id=id,
-            ae_title=ae_title,
-            address=address,
-            opened_at=now,
-            lease_until=now + timedelta(seconds=lease_s),
-        )
+    """Record an association as open, for as long as its lease is renewed; one that is known is renewed."""
+    until = now + timedelta(seconds=lease_s)
+    new = upsert(connection, association).values(
+        id=id, ae_title=ae_title, address=address, opened_at=now, lease_until=until
     )
+    connection.execute(new.on_conflict_do_update(index_elements=["id"], set_={"lease_until": until}))
 
 
 def renew_associations(connection: Connection, ids: Sequence[str], now: datetime, lease_s: float) -> None:
     """Move the lease of open associations on."""
     until = now + timedelta(seconds=lease_s)
-    connection.execute(update(association).where(association.c.id.in_(ids)).values(lease_until=until))
+    mine = (association.c.id.in_(ids), association.c.ended_at.is_(None))
+    connection.execute(update(association).where(*mine).values(lease_until=until))
 
 
 def end_association(connection: Connection, id: str, aborted: bool, now: datetime) -> None:
@@ -98,32 +85,31 @@ def end_association(connection: Connection, id: str, aborted: bool, now: datetim
     connection.execute(update(association).where(association.c.id == id).values(ended_at=now, aborted=int(aborted)))
 
 
-def end_orphaned_associations(connection: Connection, now: datetime) -> int:
-    """End, as aborted, the associations that an earlier receiver process left open."""
-    done = connection.execute(
-        update(association).where(association.c.ended_at.is_(None)).values(ended_at=now, aborted=1)
-    )
-    return done.rowcount
+_KNOWN = [getattr(instance.c, one.name) for one in fields(KnownInstance)]
 
 
 def known_instance(connection: Connection, sop_instance_uid: str) -> KnownInstance | None:
     """Return the newest revision under this UID that counts, or None."""
-    row = connection.execute(
-        select(
-            instance.c.id,
-            instance.c.revision,
-            instance.c.path,
-            instance.c.header_digest,
-            instance.c.pixel_digest,
-            instance.c.transfer_syntax_uid,
-            instance.c.state,
-            instance.c.file_removed,
-        )
-        .where(instance.c.sop_instance_uid == sop_instance_uid, instance.c.state != "conflict")
-        .order_by(instance.c.revision.desc())
-        .limit(1)
-    ).one_or_none()
-    return KnownInstance(**row._mapping) if row else None
+    return known_instances(connection, [sop_instance_uid]).get(sop_instance_uid)
+
+
+def known_instances(connection: Connection, sop_instance_uids: Sequence[str]) -> dict[str, KnownInstance]:
+    """Return the newest revision that counts, by SOP Instance UID, for those that have one."""
+    rows = connection.execute(
+        select(instance.c.sop_instance_uid, *_KNOWN)
+        .where(instance.c.sop_instance_uid.in_(sop_instance_uids), instance.c.state != "conflict")
+        .order_by(instance.c.revision)
+    )
+    return {row[0]: KnownInstance(*row[1:]) for row in rows}
+
+
+def known_at_all(connection: Connection, new: Sequence[ReceivedInstance]) -> set[str]:
+    """Return the UIDs and spool paths among these that have a row, whatever its state."""
+    uids = select(instance.c.sop_instance_uid).where(
+        instance.c.sop_instance_uid.in_([row.sop_instance_uid for row in new])
+    )
+    paths = select(instance.c.path).where(instance.c.path.in_([row.path for row in new]))
+    return set(connection.execute(uids).scalars()) | set(connection.execute(paths).scalars())
 
 
 def last_revision(connection: Connection, sop_instance_uid: str) -> int:
@@ -132,15 +118,18 @@ def last_revision(connection: Connection, sop_instance_uid: str) -> int:
     return int(connection.execute(highest).scalar() or 0)
 
 
-def is_known_result(connection: Connection, sop_instance_uid: str) -> bool:
-    """Return whether this appliance made an object of this UID."""
-    query = select(result.c.sop_instance_uid).where(result.c.sop_instance_uid == sop_instance_uid)
-    return connection.execute(query).first() is not None
+def known_results(connection: Connection, sop_instance_uids: Sequence[str]) -> set[str]:
+    """Return the UIDs among these of objects that this appliance made."""
+    query = select(result.c.sop_instance_uid).where(result.c.sop_instance_uid.in_(sop_instance_uids))
+    return set(connection.execute(query).scalars())
 
 
-def paths_known(connection: Connection) -> set[str]:
-    """Return the relative paths of all spool files that have a row."""
-    return set(connection.execute(select(instance.c.path).where(instance.c.file_removed == 0)).scalars())
+def paths_known(connection: Connection, among: Sequence[str] | None = None) -> set[str]:
+    """Return the relative paths of the spool files that have a row, of all or among these."""
+    query = select(instance.c.path).where(instance.c.file_removed == 0)
+    if among is not None:
+        query = query.where(instance.c.path.in_(among))
+    return set(connection.execute(query).scalars())
 
 
 def count_again(connection: Connection, id: int) -> None:
@@ -150,24 +139,33 @@ def count_again(connection: Connection, id: int) -> None:
 
 def add_instance(connection: Connection, new: ReceivedInstance, revision: int, state: str) -> None:
     """Add one row; the study's state is the caller's to move (`touch_study`)."""
-    connection.execute(
-        insert(instance).values(
-            sop_instance_uid=new.sop_instance_uid,
-            revision=revision,
-            study_instance_uid=new.study_instance_uid,
-            series_instance_uid=new.series_instance_uid,
-            sop_class_uid=new.sop_class_uid,
-            transfer_syntax_uid=new.transfer_syntax_uid,
-            path=new.path,
-            bytes=new.bytes,
-            header_digest=new.header_digest,
-            pixel_digest=new.pixel_digest,
-            patient_key=new.patient_key,
-            state=state,
-            geometry=new.geometry,
-            received_at=new.received_at,
-        )
-    )
+    connection.execute(insert(instance), [_columns(new, revision, state)])
+
+
+def add_first_instances(connection: Connection, new: Sequence[ReceivedInstance]) -> None:
+    """Add rows under UIDs that have none."""
+    if new:
+        connection.execute(insert(instance), [_columns(row, 1, row.state) for row in new])
+
+
+def _columns(new: ReceivedInstance, revision: int, state: str) -> dict[str, Any]:
+    return {
+        "sop_instance_uid": new.sop_instance_uid,
+        "revision": revision,
+        "study_instance_uid": new.study_instance_uid,
+        "series_instance_uid": new.series_instance_uid,
+        "sop_class_uid": new.sop_class_uid,
+        "transfer_syntax_uid": new.transfer_syntax_uid,
+        "path": new.path,
+        "bytes": new.bytes,
+        "header_digest": new.header_digest,
+        "pixel_digest": new.pixel_digest,
+        "patient_key": new.patient_key,
+        "state": state,
+        "geometry": new.geometry,
+        "number": new.number,
+        "received_at": new.received_at,
+    }
 
 
 def row_at(connection: Connection, path: str) -> tuple[int, str] | None:
@@ -193,132 +191,3 @@ def make_current(connection: Connection, id: int, revision: int) -> None:
 def replace_instance(connection: Connection, id: int) -> None:
     """Mark a revision as replaced by a newer header."""
     connection.execute(update(instance).where(instance.c.id == id).values(state="replaced"))
-
-
-def touch_study(connection: Connection, new: ReceivedInstance) -> None:
-    """Open the study for receiving, or note that it grew; a complete study opens again."""
-    at = new.received_at
-    row = connection.execute(
-        select(study.c.state).where(study.c.study_instance_uid == new.study_instance_uid)
-    ).one_or_none()
-    if row is None:
-        connection.execute(
-            insert(study).values(
-                study_instance_uid=new.study_instance_uid,
-                accession_number=new.accession_number,
-                state="receiving",
-                first_received_at=at,
-                last_received_at=at,
-            )
-        )
-        return
-    change: dict[str, Any] = {"last_received_at": at, "state": "receiving"}
-    if row.state == "complete":
-        change["first_received_at"] = at
-    connection.execute(update(study).where(study.c.study_instance_uid == new.study_instance_uid).values(**change))
-
-
-def touch_series(connection: Connection, new: ReceivedInstance) -> None:
-    """Make sure the series has a row; the attributes are those of its first image."""
-    connection.execute(
-        _upsert(connection, series)
-        .values(
-            study_instance_uid=new.study_instance_uid,
-            series_instance_uid=new.series_instance_uid,
-            modality=new.modality,
-            attributes=new.attributes,
-        )
-        .on_conflict_do_nothing()
-    )
-
-
-def is_complete(connection: Connection, study_uid: str) -> bool:
-    """Return whether the study is known and complete."""
-    state = connection.execute(select(study.c.state).where(study.c.study_instance_uid == study_uid)).scalar()
-    return state == "complete"
-
-
-def link_association(connection: Connection, study_uid: str, association_id: str) -> None:
-    """Note that an association brought instances of a study."""
-    connection.execute(
-        _upsert(connection, study_association)
-        .values(study_instance_uid=study_uid, association_id=association_id)
-        .on_conflict_do_nothing()
-    )
-
-
-def receiving_studies(connection: Connection) -> dict[str, StudyFacts]:
-    """Return the facts of every study that is being received, by Study Instance UID."""
-    studies = connection.execute(
-        select(study.c.study_instance_uid, study.c.first_received_at, study.c.last_received_at).where(
-            study.c.state == "receiving"
-        )
-    ).all()
-    return {
-        row.study_instance_uid: StudyFacts(
-            row.first_received_at, row.last_received_at, _associations(connection, row.study_instance_uid)
-        )
-        for row in studies
-    }
-
-
-def _associations(connection: Connection, study_uid: str) -> list[AssociationFact]:
-    rows = connection.execute(
-        select(association.c.lease_until, association.c.ended_at, association.c.aborted)
-        .join(study_association, study_association.c.association_id == association.c.id)
-        .where(study_association.c.study_instance_uid == study_uid)
-    ).all()
-    return [AssociationFact(row.lease_until, row.ended_at, bool(row.aborted)) for row in rows]
-
-
-def complete_study(
-    connection: Connection, study_uid: str, reason: str, last_received_at: datetime, now: datetime
-) -> bool:
-    """Mark a study complete; False when it grew since the facts were read."""
-    done = connection.execute(
-        update(study)
-        .where(
-            study.c.study_instance_uid == study_uid,
-            study.c.state == "receiving",
-            study.c.last_received_at == last_received_at,
-        )
-        .values(state="complete", complete_at=now, complete_reason=reason, routed=0)
-    )
-    if done.rowcount:
-        events.record(connection, "study_complete", study=study_uid, reason=reason)
-    return bool(done.rowcount)
-
-
-def removable_files(connection: Connection, before: datetime, limit: int = 500) -> list[tuple[int, str]]:
-    """Return (row id, path) of spool files received before a moment that no job or delivery needs, oldest first."""
-    needed = (
-        select(job_input.c.instance_id)
-        .join(job, job.c.id == job_input.c.job_id)
-        .where(job.c.state.in_(("queued", "running", "delivering")))
-    )
-    waiting = (
-        select(job_input.c.instance_id)
-        .join(outbox, outbox.c.job_id == job_input.c.job_id)
-        .where(outbox.c.state == "waiting")
-    )
-    receiving = select(study.c.study_instance_uid).where(or_(study.c.state == "receiving", study.c.routed == 0))
-    rows = connection.execute(
-        select(instance.c.id, instance.c.path)
-        .where(
-            and_(
-                instance.c.file_removed == 0,
-                instance.c.received_at < before,
-                instance.c.id.not_in(needed),
-                instance.c.id.not_in(waiting),
-                instance.c.study_instance_uid.not_in(receiving),
-            )
-        )
-        .order_by(instance.c.received_at)
-        .limit(limit)
-    ).all()
-    return [(row.id, row.path) for row in rows]
-
-
-def mark_removed(connection: Connection, ids: Sequence[int]) -> None:
-    """Record that spool files are about to be deleted; the records stay."""
-    connection.execute(update(instance).where(instance.c.id.in_(ids)).values(file_removed=1))

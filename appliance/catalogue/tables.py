@@ -63,7 +63,13 @@ study = Table(
     Column("last_received_at", Moment, nullable=False),
     Column("complete_at", Moment),
     Column("complete_reason", String(16), nullable=False, server_default=""),
+    Column("complete_evidence", Text, nullable=False, server_default=""),  # a sentence: what the reason rests on
     Column("routed", Integer, nullable=False, server_default="0"),
+    Column("expected", Integer),  # (0020,1208), the greatest seen
+    Column("expected_least", Integer),  # the smallest seen: another one means that the source counts as it goes
+    Column("found_count", Integer),  # by C-FIND at a PACS
+    Column("found_at", Moment),  # when that was asked
+    Column("found_ahead", Integer, nullable=False, server_default="0"),  # 1: it said so when we held fewer
 )
 study_association = Table(
     "study_association",
@@ -78,6 +84,7 @@ series = Table(
     Column("series_instance_uid", UID, primary_key=True),
     Column("modality", String(16), nullable=False),
     Column("attributes", JSON, nullable=False),  # keyword → value(s) of its first image
+    Column("expected", Integer),  # (0020,1209), the greatest seen
 )
 instance = Table(
     "instance",
@@ -85,7 +92,7 @@ instance = Table(
     Column("id", Integer, primary_key=True),
     Column("sop_instance_uid", UID, nullable=False),
     Column("revision", Integer, nullable=False),
-    Column("study_instance_uid", UID, nullable=False, index=True),
+    Column("study_instance_uid", UID, nullable=False),
     Column("series_instance_uid", UID, nullable=False),
     Column("sop_class_uid", UID, nullable=False),
     Column("transfer_syntax_uid", UID, nullable=False),
@@ -98,12 +105,46 @@ instance = Table(
     # result: made by a curie · document: no images, opens no input set · unreadable: set aside
     Column("state", String(16), nullable=False),
     Column("geometry", JSON, nullable=False),
+    Column("number", Integer),  # Instance Number (0020,0013)
     Column("received_at", Moment, nullable=False),
     Column("times_received", Integer, nullable=False, server_default="1"),
     Column("file_removed", Integer, nullable=False, server_default="0"),
     UniqueConstraint("sop_instance_uid", "revision"),
 )
+Index(  # holds all that counting needs
+    "instance_of_study",
+    instance.c.study_instance_uid,
+    instance.c.state,
+    instance.c.series_instance_uid,
+    instance.c.sop_instance_uid,
+)
 Index("instance_kept", instance.c.file_removed, instance.c.received_at)
+procedure_step = Table(
+    "procedure_step",  # Modality Performed Procedure Step: one row for each study it is part of
+    metadata,
+    Column("sop_instance_uid", UID, primary_key=True),
+    Column("study_instance_uid", UID, primary_key=True),  # "" until an N-CREATE says it
+    Column("state", String(16), nullable=False),  # IN PROGRESS, COMPLETED or DISCONTINUED
+    Column("at", Moment, nullable=False),
+)
+Index("procedure_step_of_study", procedure_step.c.study_instance_uid)
+announced = Table(
+    "announced",  # instances that somebody said there are
+    metadata,
+    Column("announced_by", UID, primary_key=True),  # SOP Instance UID of the procedure step or notification
+    Column("study_instance_uid", UID, primary_key=True),  # "" for a procedure step: its rows say it
+    Column("sop_instance_uid", UID, primary_key=True),
+    Column("at", Moment, nullable=False),
+)
+Index("announced_of_study", announced.c.study_instance_uid)
+source_pause = Table(
+    "source_pause",  # how long a source was seen to pause within one study
+    metadata,
+    Column("ae_title", String(16), primary_key=True),
+    Column("kind", String(8), primary_key=True),  # between two associations, or inside one
+    Column("pause_s", Float, nullable=False),
+    Column("observed_at", Moment, nullable=False),
+)
 job = Table(
     "job",
     metadata,

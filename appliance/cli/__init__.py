@@ -7,7 +7,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from appliance.cli import destinations, jobs, models, operate, routes, studies
+from appliance.cli import conformance, destinations, jobs, models, operate, routes, studies, tls
 from appliance.cli.output import complain
 from appliance.errors import CurieError, Missing, SettingsError
 from appliance.supervisor import ChildRefused
@@ -25,11 +25,13 @@ app.command()(operate.demo)
 app.command()(operate.status)
 app.command()(operate.doctor)
 app.command()(studies.explain)
+app.command()(conformance.conformance)
 app.add_typer(studies.app, name="studies")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(routes.app, name="routes")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(models.app, name="models")
+app.add_typer(tls.app, name="tls")
 
 
 def exit_code(error: CurieError) -> int:
@@ -41,14 +43,19 @@ def exit_code(error: CurieError) -> int:
     return 3 if isinstance(error, Missing) else 1
 
 
+def explain(error: CurieError) -> int:
+    """Say on stderr what is wrong, in one line, and return the exit code."""
+    if not isinstance(error, ChildRefused):
+        complain(str(error))
+    return exit_code(error)
+
+
 def main() -> None:
     """Run one command; every error a person can meet is one line on stderr, and an exit code."""
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except CurieError as error:
-        if not isinstance(error, ChildRefused):
-            complain(str(error))
-        sys.exit(exit_code(error))
+        sys.exit(explain(error))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except TyperException as error:

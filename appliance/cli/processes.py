@@ -10,15 +10,12 @@ from appliance.settings import Settings
 
 def run_receiver(settings: Settings, number: int) -> None:  # noqa: ARG001
     """Receive until told to stop."""
-    from dicom_nodes.receiver import Receiver
+    from appliance.cli import explain
+    from dicom_nodes.receiver import run_receiver as run
 
-    refused: dict[str, int] = {}
-    with running("receiver", settings, lambda: {"refused": dict(refused)}) as process:
-        receiver = Receiver(settings, process.catalogue)
-        refused = receiver.refused
-        receiver.start()
-        process.stop.wait()
-        receiver.stop()
+    code = run(settings, explain)
+    if code:
+        raise SystemExit(code)
 
 
 def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001

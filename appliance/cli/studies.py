@@ -76,9 +76,14 @@ def without_route(settings: Any, told: dict[str, Any]) -> list[dict[str, Any]]:
 def _print_explanation(told: dict[str, Any]) -> None:
     complete = told["complete"]
     console.print(f"study {told['study_instance_uid']}: {told['instances']} images")
-    console.print(f"complete {complete['at']} ({complete['reason']})" if complete else "still receiving")
+    console.print(_completeness(complete) if complete else "still receiving")
     for outcome in told["outcomes"]:
         _print_outcome(outcome)
+
+
+def _completeness(complete: dict[str, Any]) -> str:
+    evidence = f": {complete['evidence']}" if complete["evidence"] else ""
+    return f"complete {complete['at']} ({complete['reason']}){evidence}"
 
 
 def _print_outcome(outcome: dict[str, Any]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,22 @@ from pydicom import Dataset
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from appliance.catalogue import Catalogue, overview, receiving, routing
+from appliance.catalogue import Catalogue, evidence, outbox, overview, receiving, retention, routing, studies
+from appliance.catalogue.connection import now
 from appliance.catalogue.tables import instance
-from dicom_nodes.indexer import AssociationEnded, AssociationOpened, FileKept, Indexer, is_routable, patient_key
+from dicom_nodes.indexer import (
+    AssociationEnded,
+    AssociationOpened,
+    AssociationsAlive,
+    FileKept,
+    Indexer,
+    MessageKept,
+)
+from dicom_nodes.instance_reader import is_routable, patient_key
 from dicom_nodes.spool import Spool
-from tests.phantoms import Phantom, part10, series
+from dicom_nodes.message import Message
+from tests.phantoms import Phantom, part10, quiet, raw_element, series
+from tests.written import commitment_report, notification, references, step
 
 
 @pytest.fixture
@@ -136,22 +150,20 @@ def test_documents_open_no_input_set_and_do_not_reopen_a_study(indexer: Indexer)
     study = str(image.StudyInstanceUID)
     _until_known(indexer, study)
     with indexer.catalogue.write() as connection:
-        facts = receiving.receiving_studies(connection)[study]
-        receiving.complete_study(connection, study, "released", facts.last_received_at, facts.last_received_at)
+        facts = evidence.receiving_studies(connection, now())[study]
+        evidence.complete_study(connection, study, "released", facts.last_received_at, facts.last_received_at)
     send(indexer, report)
     found = rows(indexer)
     assert [row.state for row in found] == ["current", "document"]
     with indexer.catalogue.read() as connection:
-        assert receiving.is_complete(connection, study)
+        assert studies.is_complete(connection, study)
 
 
 def _until_known(indexer: Indexer, study: str) -> None:
     for _ in range(200):
         with indexer.catalogue.read() as connection:
-            if study in receiving.receiving_studies(connection):
+            if study in evidence.receiving_studies(connection, now()):
                 return
-        import time
-
         time.sleep(0.02)
     raise AssertionError("never indexed")
 
@@ -236,7 +248,7 @@ def test_a_resent_file_after_retention_is_kept_again(indexer: Indexer) -> None:
     with indexer.catalogue.write() as connection:
         known = receiving.known_instance(connection, str(ds.SOPInstanceUID))
         assert known is not None
-        receiving.mark_removed(connection, [known.id])
+        retention.mark_removed(connection, [known.id])
     indexer.spool.remove(known.path)
     send(indexer, ds, syntax="implicit")
     (row,) = rows(indexer)
@@ -261,3 +273,184 @@ def test_a_resent_file_after_retention_is_kept_again(indexer: Indexer) -> None:
 )
 def test_routes_may_match_on_what_names_no_person(keyword: str, kept: bool) -> None:
     assert is_routable(keyword) is kept
+
+
+# --- counts and associations ---
+
+
+def facts_of(indexer: Indexer, ds: Dataset) -> Any:
+    indexer.close()
+    with indexer.catalogue.read() as connection:
+        return evidence.receiving_studies(connection, now())[str(ds.StudyInstanceUID)]
+
+
+def test_counts_and_numbers_are_read_from_the_header(indexer: Indexer) -> None:
+    images = series(Phantom(slices=3))
+    for ds in images:
+        ds.NumberOfStudyRelatedInstances, ds.NumberOfSeriesRelatedInstances = "7", "3"
+    send(indexer, *images)
+    assert [row.number for row in rows(indexer)] == [1, 2, 3]
+    facts = facts_of(indexer, images[0])
+    assert (facts.expected, facts.expected_varies, facts.held) == (7, False, 3)
+    assert [(one.held, one.expected) for one in facts.series] == [(3, 3)]
+
+
+@pytest.mark.parametrize(
+    "odd", [b"", b"many", b"0 ", b"-3", b"1e99", b"nan ", b"2.5 ", b"3\\4 ", b"9999999999999999", b"\xff\xfe"]
+)
+def test_odd_counts_and_numbers_are_ignored(indexer: Indexer, odd: bytes) -> None:
+    (ds,) = series(Phantom(slices=1))
+    with quiet():
+        del ds.InstanceNumber
+        for tag in (0x00200013, 0x00201208, 0x00201209):
+            ds.add(raw_element(tag, "IS", odd))
+    send(indexer, ds)
+    (row,) = rows(indexer)
+    assert row.state == "current"
+    assert row.number == (int(odd) if odd in (b"0 ", b"-3") else None)
+    facts = facts_of(indexer, ds)
+    assert facts.expected is None
+    assert facts.series[0].expected is None
+
+
+def test_attributes_are_those_of_the_first_image_in_any_batch(indexer: Indexer) -> None:
+    images = series(Phantom(slices=4))
+    for n, ds in enumerate(images):
+        ds.SeriesDescription = f"image {n}"
+    send(indexer, images[0], images[1])
+    _until_known(indexer, str(images[0].StudyInstanceUID))
+    send(indexer, images[2], *series(Phantom(slices=2, series=2)), images[3])
+    rows(indexer)
+    with indexer.catalogue.read() as connection:
+        found = routing.study_summary(connection, str(images[0].StudyInstanceUID)).series
+    assert sorted(one.attributes["SeriesDescription"] for one in found) == ["T1 SAG MPRAGE", "image 0"]
+
+
+def test_associations_stay_open_over_a_restart_of_the_indexer(catalogue: Catalogue, spool: Spool) -> None:
+    images = series(Phantom(slices=2))
+    first = Indexer(catalogue, spool)
+    first.start()
+    first.put(AssociationOpened("a", "SCANNER", "10.0.0.1"))
+    first.put(FileKept(spool.keep(str(images[0].SOPInstanceUID), part10(images[0])).path, "a"))
+    first.close()
+    second = Indexer(catalogue, spool)
+    second.start()
+    second.adopt()
+    second.put(AssociationOpened("a", "SCANNER", "10.0.0.1"))
+    second.put(AssociationsAlive(("a", "unknown")))
+    second.put(FileKept(spool.keep(str(images[1].SOPInstanceUID), part10(images[1])).path, "a"))
+    (open_one,) = facts_of(second, images[0]).associations
+    assert open_one.ended_at is None
+    assert (open_one.lease_until - now()).total_seconds() > 15
+    third = Indexer(catalogue, spool)
+    third.start()
+    third.put(AssociationEnded("a", aborted=False))
+    (ended,) = facts_of(third, images[0]).associations
+    assert ended.ended_at is not None
+    assert not ended.aborted
+
+
+# --- files and messages that a scan finds ---
+
+
+def test_a_file_found_by_a_scan_and_announced_as_well_is_one_row(catalogue: Catalogue, spool: Spool) -> None:
+    (ds,) = series(Phantom(slices=1))
+    kept = spool.keep(str(ds.SOPInstanceUID), part10(ds))
+    for first in ("scan", "word"):
+        indexer = Indexer(catalogue, spool)
+        indexer.put(AssociationOpened("a", "SCANNER", "10.0.0.1"))
+        if first == "scan":
+            assert indexer.adopt() == 1
+        indexer.put(FileKept(kept.path, "a"))
+        indexer.put(FileKept(kept.path, adopted=True))
+        indexer.start()
+        (row,) = rows(indexer)
+        assert row.revision == 1
+        assert len(facts_of(indexer, ds).associations) == 1
+        assert indexer.adopt() == 0
+
+
+def test_a_scan_does_not_bring_an_older_header_back(catalogue: Catalogue, spool: Spool) -> None:
+    (old,) = series(Phantom(slices=1))
+    new = deepcopy(old)
+    new.StudyDescription = "corrected"
+    paths = [spool.keep(str(ds.SOPInstanceUID), part10(ds)).path for ds in (old, new)]
+    indexer = Indexer(catalogue, spool)
+    for path in paths:
+        indexer.put(FileKept(path, "a"))
+    indexer.put(FileKept(paths[0], adopted=True))
+    indexer.start()
+    assert [row.state for row in rows(indexer)] == ["replaced", "current"]
+
+
+def keep_message(spool: Spool, message: Message, name: str = "ab") -> str:
+    from zlib import crc32
+
+    content = message.encode()
+    path = f"message/{name}.{len(content)}.{crc32(content):08x}.0.msg"
+    (spool.folder / path).write_bytes(content)
+    return path
+
+
+def test_messages_become_rows_and_their_files_go(indexer: Indexer) -> None:
+    images = series(Phantom(slices=2))
+    study = str(images[0].StudyInstanceUID)
+    here, absent = str(images[0].SOPInstanceUID), "1.2.3.4"
+    told = {
+        "a": notification(study, references([here, absent])),
+        "b": step("N-CREATE", "IN PROGRESS", [study]),
+        "c": commitment_report("7.1", ["1.1"]),
+        "d": notification(study, references([here, absent])),
+    }
+    send(indexer, images[0])
+    for name, message in told.items():
+        path = keep_message(indexer.spool, message, name)
+        indexer.put(MessageKept(path))
+        indexer.put(MessageKept(path))
+    found = facts_of(indexer, images[0]).announcements
+    assert (found.instances, found.missing, found.in_progress) == (2, 1, 1)
+    with indexer.catalogue.read() as connection:
+        assert [row.transaction_uid for row in outbox.unread_reports(connection)] == ["7.1"]
+    assert list(indexer.spool.messages()) == []
+    assert list(indexer.spool.aside.iterdir()) == []
+
+
+def test_messages_that_a_crash_left_are_adopted_in_their_order_and_torn_ones_set_aside(
+    catalogue: Catalogue, spool: Spool
+) -> None:
+    (ds,) = series(Phantom(slices=1))
+    study, uid = str(ds.StudyInstanceUID), str(ds.SOPInstanceUID)
+    indexer = Indexer(catalogue, spool)
+    indexer.put(FileKept(spool.keep(uid, part10(ds)).path))
+    keep_message(spool, step("N-CREATE", "IN PROGRESS", [study]), "ff")
+    keep_message(spool, step("N-SET", "COMPLETED", images=[uid]), "aa")
+    keep_message(spool, replace(notification(study), transfer_syntax_uid="1.2"), "bb")
+    torn = keep_message(spool, notification(study), "cc")
+    (spool.folder / torn).write_bytes(b"torn")
+    indexer.start()
+    assert indexer.adopt() == 3
+    found = facts_of(indexer, ds).announcements
+    assert (found.instances, found.missing, found.in_progress) == (1, 0, 0)
+    assert len(list(spool.aside.iterdir())) == 2
+    assert list(spool.messages()) == []
+
+
+# --- how far behind ---
+
+
+def test_the_indexer_says_how_far_it_is_behind(indexer: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = threading.Event()
+    write = Catalogue.write
+
+    def waiting(self: Catalogue) -> Any:
+        away.wait(5)
+        return write(self)
+
+    assert indexer.behind_s() == 0
+    monkeypatch.setattr(Catalogue, "write", waiting)
+    send(indexer, *series(Phantom(slices=1)))
+    time.sleep(0.3)
+    assert 0.2 < indexer.behind_s() < 5
+    away.set()
+    rows(indexer)
+    assert indexer.behind_s() == 0

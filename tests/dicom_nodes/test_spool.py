@@ -12,11 +12,14 @@ import pytest
 from appliance.errors import InstanceRefused, Missing
 from dicom_nodes.spool import Spool, write_durably
 
-HOSTILE = ["../../x", "/etc/cron.d/x", "..", "1.2\n3", "$(touch x)", "", "1." * 40, "1.2.", ".1", "1..2", "1.2.3a"]
+HOSTILE = ["../../x", "/etc/cron.d/x", "..", "1.2\n3", "$(touch x)", "", "1." * 40, "1.2.", ".1", "1..2", "1.2 3"]
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
+@pytest.fixture(params=["nameless", "named"])
+def spool(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
+    """A spool whose parts have no name, and one on a file system where they must have one."""
+    if request.param == "named":
+        monkeypatch.setattr(os, "O_TMPFILE", 0)  # then opening the folder says EISDIR, as an old file system does
     made = Spool(tmp_path / "spool", 0)
     made.prepare()
     return made
@@ -102,7 +105,7 @@ def test_the_file_is_synced_before_its_folder_and_after_its_name(spool: Spool, m
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", traced_sync)
-    monkeypatch.setattr(os, "link", lambda *a: (seen.append("link"), link(*a)))
+    monkeypatch.setattr(os, "link", lambda *a, **more: (seen.append("link"), link(*a, **more)))
     spool.keep("1.2.3", b"x")
     assert seen == ["link", "file", "folder"]
 
@@ -111,6 +114,18 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(Missing, match="not writable"):
         Spool(tmp_path / "file" / "spool", 0).prepare()
+
+
+def test_a_name_whose_file_does_not_reach_the_disk_is_taken_back(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", broken)
+        with pytest.raises(InstanceRefused, match="Input/output"):
+            spool.keep("1.2.3", b"content")
+    assert list(spool.files()) == []
+    assert spool.keep("1.2.3", b"content").new
 
 
 def test_a_durable_write_replaces_whole_files(tmp_path: Path) -> None:
@@ -127,7 +142,7 @@ def test_a_full_disk_is_answered_out_of_storage_and_leaves_nothing(
     def full(descriptor: int, content: memoryview) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "writev", full)
     with pytest.raises(InstanceRefused, match="No space left") as refused:
         spool.keep("1.2.3", b"x")
     assert refused.value.status == 0xA700

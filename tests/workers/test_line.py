@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset, dcmread
 
-from appliance.catalogue import Catalogue, jobs, overview, receiving
+from appliance.catalogue import Catalogue, jobs, overview, studies
 from appliance.catalogue.connection import now
 from appliance.settings import Settings, parse
 from dicom_nodes.indexer import AssociationEnded, AssociationOpened, FileKept, Indexer
@@ -34,6 +34,7 @@ SETTINGS = """
 reserve_gb = 0
 [completeness]
 after_release_s = 0
+quiet_s = 0
 [worker]
 backends = ["tensorrt", "openvino", "onnxruntime", "torch"]
 [[destinations]]
@@ -260,7 +261,7 @@ def test_our_own_results_coming_back_open_nothing(line: Line) -> None:
     for result in found["results"]:
         line.receive([dcmread(line.settings.results_dir / result["path"])])
     with line.catalogue.read() as connection:
-        assert receiving.is_complete(connection, study)
+        assert studies.is_complete(connection, study)
         assert jobs.due_count(connection, now()) == 0
     assert line.outcome(study)["job"] == found["job"]
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
-from appliance.catalogue import Catalogue, receiving, routing
+from appliance.catalogue import Catalogue, evidence, receiving, routing, studies
 from appliance.catalogue.connection import now
 from appliance.catalogue.receiving import ReceivedInstance
 from appliance.catalogue.routing import RoutedPackage
@@ -38,15 +38,15 @@ def instance(uid: str = "1.1", study: str = "1", series: str = "1.9", **change: 
 def receive(connection: Connection, row: ReceivedInstance, revision: int = 1) -> None:
     """Write one image, its series and its study."""
     receiving.add_instance(connection, row, revision, row.state)
-    receiving.touch_study(connection, row)
-    receiving.touch_series(connection, row)
+    studies.grow(connection, [row])
+    studies.grow_series(connection, [row])
 
 
 def complete_and_route(connection: Connection, study: str = "1", package: RoutedPackage = PACKAGE) -> str | None:
     """Complete a study and give its series to a package; returns the job that is new."""
-    facts = receiving.receiving_studies(connection).get(study)
+    facts = evidence.receiving_studies(connection, now()).get(study)
     if facts is not None:
-        receiving.complete_study(connection, study, "released", facts.last_received_at, now())
+        evidence.complete_study(connection, study, "released", facts.last_received_at, now())
     summary = routing.study_summary(connection, study)
     outcome = RouteDecision("failed", summary.problem) if summary.problem else RouteDecision("job", "", "1.9")
     new = routing.record_decision(connection, summary, package, outcome, now())

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.catalogue import Catalogue, jobs, outbox, overview, receiving, routing
+from appliance.catalogue import Catalogue, evidence, jobs, outbox, overview, routing
 from appliance.catalogue.connection import now
 from appliance.errors import SettingsError
 from appliance.routing import RouteDecision
@@ -17,9 +17,9 @@ from tests.appliance.catalogue.test_jobs import claim, commit, state
 def decide(catalogue: Catalogue, **series_of_route: str) -> dict[str, str | None]:
     """Complete study 1 and give a series to each route; returns the new jobs."""
     with catalogue.write() as connection:
-        facts = receiving.receiving_studies(connection).get("1")
+        facts = evidence.receiving_studies(connection, now()).get("1")
         if facts:
-            receiving.complete_study(connection, "1", "released", facts.last_received_at, now())
+            evidence.complete_study(connection, "1", "released", facts.last_received_at, now())
         summary = routing.study_summary(connection, "1")
         new = {
             route: routing.record_decision(

@@ -1,0 +1,45 @@
+"""Queries of retention: which spool files nobody needs any more. It must never name a file that a job reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, and_, or_, select, update
+
+from appliance.catalogue.tables import instance, job, job_input, outbox, study
+
+
+def removable_files(connection: Connection, before: datetime, limit: int = 500) -> list[tuple[int, str]]:
+    """Return (row id, path) of spool files received before a moment that no job or delivery needs, oldest first."""
+    needed = (
+        select(job_input.c.instance_id)
+        .join(job, job.c.id == job_input.c.job_id)
+        .where(job.c.state.in_(("queued", "running", "delivering")))
+    )
+    waiting = (
+        select(job_input.c.instance_id)
+        .join(outbox, outbox.c.job_id == job_input.c.job_id)
+        .where(outbox.c.state == "waiting")
+    )
+    receiving = select(study.c.study_instance_uid).where(or_(study.c.state == "receiving", study.c.routed == 0))
+    rows = connection.execute(
+        select(instance.c.id, instance.c.path)
+        .where(
+            and_(
+                instance.c.file_removed == 0,
+                instance.c.received_at < before,
+                instance.c.id.not_in(needed),
+                instance.c.id.not_in(waiting),
+                instance.c.study_instance_uid.not_in(receiving),
+            )
+        )
+        .order_by(instance.c.received_at)
+        .limit(limit)
+    ).all()
+    return [(row.id, row.path) for row in rows]
+
+
+def mark_removed(connection: Connection, ids: Sequence[int]) -> None:
+    """Record that spool files are about to be deleted; the records stay."""
+    connection.execute(update(instance).where(instance.c.id.in_(ids)).values(file_removed=1))

@@ -1,0 +1,108 @@
+"""Who may come in, as what: AE title ↔ address ↔ certificate, by the settings. Pure but for the free space it asks.
+
+| calling AE title             | address   | certificate                                | may                          |
+|------------------------------|-----------|--------------------------------------------|------------------------------|
+| listed, with a fingerprint   | of `hosts`| that one, over TLS                         | store, notify, verify        |
+| listed, without              | of `hosts`| none asked (over TLS: one of the CA)       | store, notify, verify        |
+| listed                       | others, or another certificate |                       | nothing (but as below)       |
+| unlisted, accepted by `unknown_sources` | any | as above                              | store, notify, verify        |
+| of a destination             | any       | as above                                   | verify, report commitment    |
+| our own                      | loopback  | as above                                   | verify                       |
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from functools import lru_cache
+
+from appliance.settings import Settings, Source
+from dicom_nodes.contexts import Service
+
+# (result, source, diagnostic) of A-ASSOCIATE-RJ, PS3.8 Table 9-21
+CALLED_AE_UNKNOWN = (1, 1, 7)
+CALLING_AE_UNKNOWN = (1, 1, 3)
+NOT_IN_CLEAR = (1, 2, 1)  # a secret without TLS
+LOCAL_LIMIT = (2, 3, 2)
+
+EVERYTHING = frozenset({
+    Service.VERIFICATION, Service.STORAGE, Service.COMMITMENT, Service.PROCEDURE_STEP, Service.AVAILABILITY,
+})  # fmt: skip
+REPORTS = frozenset({Service.VERIFICATION, Service.COMMITMENT})
+ECHO = frozenset({Service.VERIFICATION})
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who knocks: what an A-ASSOCIATE-RQ and its connection say."""
+
+    called: str
+    calling: str
+    address: str
+    fingerprint: str = ""  # sha256:… of its certificate; empty without TLS
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`services` it may use; none: `rejection` and `reason` say why. `listed`: a known source."""
+
+    services: frozenset[Service] = frozenset()
+    listed: bool = False
+    rejection: tuple[int, int, int] = CALLING_AE_UNKNOWN
+    reason: str = ""
+
+
+class Admission:
+    """The table above, for the settings of this receiver."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._networks = [
+            ipaddress.ip_network(one, strict=False) for source in settings.sources for one in source.hosts
+        ]
+
+    def judge(self, caller: Caller) -> Verdict:
+        """Return what a caller may do."""
+        place = self.settings.receiver
+        if caller.called != place.ae_title:
+            return Verdict(rejection=CALLED_AE_UNKNOWN, reason="another AE title was called")
+        source = self._source(caller.calling)
+        if source is not None and not (problem := _problem(source, caller)):
+            return Verdict(EVERYTHING, listed=True)
+        if self.is_destination(caller.calling):
+            return Verdict(REPORTS, listed=True)
+        if caller.calling == place.ae_title and ipaddress.ip_address(caller.address).is_loopback:
+            return Verdict(ECHO, listed=True)
+        if source is not None:
+            return Verdict(reason=problem)
+        if place.unknown_sources == "accept":
+            return Verdict(EVERYTHING)
+        return Verdict(reason="unknown source")
+
+    def _source(self, calling: str) -> Source | None:
+        return next((one for one in self.settings.sources if one.ae_title == calling), None)
+
+    def is_destination(self, calling: str) -> bool:
+        """Return whether results go to this AE title."""
+        return any(one.ae_title == calling for one in self.settings.destinations)
+
+    def is_listed_address(self, address: str) -> bool:
+        """Return whether a listed source, which names its addresses, may call from here."""
+        peer = ipaddress.ip_address(address)
+        return any(peer in network for network in self._networks)
+
+
+def _problem(source: Source, caller: Caller) -> str:
+    """Return why a caller is not the source whose AE title it uses, or nothing."""
+    if source.hosts and not any(_within(caller.address, one) for one in source.hosts):
+        return "a source's AE title from another address"
+    if source.fingerprint and not caller.fingerprint:
+        return "a source with a certificate came without TLS"
+    if source.fingerprint and caller.fingerprint != source.fingerprint:
+        return "a source's AE title with another certificate"
+    return ""
+
+
+@lru_cache(maxsize=1024)
+def _within(address: str, network: str) -> bool:
+    return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)

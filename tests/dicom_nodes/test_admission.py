@@ -1,0 +1,67 @@
+"""AE title, address and certificate belong together: eight cells, one of them is let in."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from appliance.settings import parse
+from dicom_nodes.admission import CALLED_AE_UNKNOWN, CALLING_AE_UNKNOWN, ECHO, EVERYTHING, REPORTS, Admission, Caller
+
+RIGHT, WRONG = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+TEXT = f"""
+[receiver]
+unknown_sources = "UNKNOWN"
+[[sources]]
+ae_title = "CT1"
+hosts = ["10.0.0.0/8"]
+fingerprint = "{RIGHT}"
+[[sources]]
+ae_title = "OLD"
+hosts = ["10.0.0.0/8"]
+[[destinations]]
+name = "pacs"
+ae_title = "PACS"
+host = "10.0.0.9"
+"""
+
+
+def admission(unknown: str = "refuse") -> Admission:
+    return Admission(parse(TEXT.replace("UNKNOWN", unknown), Path("/x/curie.toml")))
+
+
+@pytest.mark.parametrize("unknown", ["refuse", "accept"])
+@pytest.mark.parametrize(
+    ("title", "address", "certificate"),
+    list(itertools.product(["CT1", "OTHER"], ["10.0.0.1", "192.168.0.1"], [RIGHT, WRONG])),
+)
+def test_only_the_full_match_is_the_source(unknown: str, title: str, address: str, certificate: str) -> None:
+    verdict = admission(unknown).judge(Caller("CURIE", title, address, certificate))
+    matches = (title, address, certificate) == ("CT1", "10.0.0.1", RIGHT)
+    stranger = title == "OTHER" and unknown == "accept"
+    assert bool(verdict.services) == (matches or stranger)
+    assert verdict.listed == matches
+    if not verdict.services:
+        assert verdict.rejection == CALLING_AE_UNKNOWN
+        assert verdict.reason
+
+
+def test_a_source_with_a_certificate_may_not_come_in_the_clear() -> None:
+    verdict = admission().judge(Caller("CURIE", "CT1", "10.0.0.1"))
+    assert not verdict.services
+    assert "without TLS" in verdict.reason
+
+
+def test_a_source_without_one_may_come_either_way() -> None:
+    for certificate in ("", RIGHT):
+        assert admission().judge(Caller("CURIE", "OLD", "10.0.0.1", certificate)).services == EVERYTHING
+
+
+def test_destinations_report_and_we_may_verify_from_here() -> None:
+    found = admission()
+    assert found.judge(Caller("CURIE", "PACS", "10.9.9.9")).services == REPORTS
+    assert found.judge(Caller("CURIE", "CURIE", "127.0.0.1")).services == ECHO
+    assert not found.judge(Caller("CURIE", "CURIE", "10.0.0.1")).services
+    assert found.judge(Caller("OTHER", "OLD", "10.0.0.1")).rejection == CALLED_AE_UNKNOWN
