@@ -8,15 +8,17 @@ import warnings
 
 import structlog
 
+FOREIGN = ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "python_multipart", "uvicorn", "asyncio")
+
 
 def start_logging(process: str) -> None:
     """Send this process's log lines to stderr as JSON, and keep foreign libraries' texts out of them.
 
-    pydicom's and pynetdicom's own messages quote attribute values, so only their count-free warnings are
+    pydicom's and pynetdicom's own messages quote attribute values, the HTTP libraries' what a peer wrote: they are
     dropped altogether; what matters is logged by our own code with internal ids.
     """
     warnings.simplefilter("ignore")
-    for foreign in ("pydicom", "pynetdicom", "highdicom", "pylibjpeg"):
+    for foreign in FOREIGN:
         logging.getLogger(foreign).handlers = []
         logging.getLogger(foreign).propagate = False
         logging.getLogger(foreign).setLevel(logging.CRITICAL + 1)

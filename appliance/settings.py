@@ -262,7 +262,6 @@ class Settings(_Table):
 
 
 _LATER = {
-    "receiver": ("stow", "stow_port"),
     "worker": ("memory_gb",),
     "console": ("host", "port"),
     "models": ("trusted_keys", "allow_unsigned", "two_person_promotion"),

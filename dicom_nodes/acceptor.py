@@ -52,6 +52,7 @@ class Acceptor:
         self.limits = Limits(int(place.max_instance_gb * GIB), int(place.max_association_gb * GIB))
         self._open: dict[str, threading.Thread] = {}
         self._lock = threading.Lock()
+        self._decoding = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     def start(self, listeners: Sequence[tuple[socket.socket, ssl.SSLContext | None]]) -> None:
@@ -110,7 +111,7 @@ class Acceptor:
         return pdu.encode_reject(*rejection)
 
     def _open_thread(self, connection: Any, peer: Peer, request: bytes, verdict: Verdict, place: Place) -> None:
-        arguments = (connection, peer, request, verdict, place)
+        arguments = (connection, peer, [request], verdict, place)
         thread = threading.Thread(target=self._serve, args=arguments, daemon=True)
         with self._lock:
             self._open[peer.id] = thread
@@ -129,11 +130,11 @@ class Acceptor:
 
     # --- in the association's own thread ---
 
-    def _serve(self, connection: Any, peer: Peer, request: bytes, verdict: Verdict, place: Place) -> None:
+    def _serve(self, connection: Any, peer: Peer, request: list[bytes], verdict: Verdict, place: Place) -> None:
         end, opened = End("failed", ours=True), False
         try:
             prepare(connection)
-            association = self._negotiate(connection, peer, request, verdict)
+            association = self._negotiate(connection, peer, request.pop(), verdict)  # up to 256 KiB, not kept
             if association is not None:
                 self.put(AssociationOpened(peer.id, peer.ae_title, peer.address))
                 opened = True
@@ -158,7 +159,8 @@ class Acceptor:
     def _negotiate(self, connection: Any, peer: Peer, raw: bytes, verdict: Verdict) -> Association | None:
         """Answer the A-ASSOCIATE-RQ; returns nothing when there is no association."""
         try:
-            request = pdu.decode_request(raw)
+            with self._decoding:  # one at a time: what a hostile request costs is spent once, not by every thread
+                request = pdu.decode_request(raw)
         except pdu.BadPDU as bad:
             self._turn_down(connection, pdu.encode_abort(bad.reason), str(bad), peer)
             return None
@@ -188,7 +190,7 @@ class Acceptor:
 
 def fingerprint(connection: Any) -> str:
     """Return `sha256:` and the hexadecimal digest of the peer's certificate, or nothing without TLS."""
-    if not isinstance(connection, ssl.SSLSocket):
+    if not isinstance(connection, ssl.SSLSocket | ssl.SSLObject):
         return ""
     certificate = connection.getpeercert(binary_form=True)
     return f"sha256:{hashlib.sha256(certificate).hexdigest()}" if certificate else ""

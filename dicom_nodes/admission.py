@@ -8,6 +8,8 @@
 | unlisted, accepted by `unknown_sources` | any | as above                              | store, notify, verify        |
 | of a destination             | any       | as above                                   | verify, report commitment    |
 | our own                      | loopback  | as above                                   | verify                       |
+
+HTTP has no AE titles: `recognise` finds the source by its certificate, else by its address.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ CALLED_AE_UNKNOWN = (1, 1, 7)
 CALLING_AE_UNKNOWN = (1, 1, 3)
 NOT_IN_CLEAR = (1, 2, 1)  # a secret without TLS
 LOCAL_LIMIT = (2, 3, 2)
+
+STOW_TITLE = "STOW"  # of those who store by HTTP and are not one listed source
 
 EVERYTHING = frozenset({
     Service.VERIFICATION, Service.STORAGE, Service.COMMITMENT, Service.PROCEDURE_STEP, Service.AVAILABILITY,
@@ -52,6 +56,15 @@ class Verdict:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class Recognised:
+    """Who stores by HTTP: one listed source, several that share the address, or a stranger. `problem`: it may not."""
+
+    ae_title: str
+    listed: bool
+    problem: str
+
+
 class Admission:
     """The table above, for the settings of this receiver."""
 
@@ -78,6 +91,22 @@ class Admission:
         if place.unknown_sources == "accept":
             return Verdict(EVERYTHING)
         return Verdict(reason="unknown source")
+
+    def recognise(self, address: str, fingerprint: str) -> Recognised:
+        """Return who stores by HTTP. A source without `hosts` and without a certificate cannot be told there."""
+        sources = self.settings.sources
+        bound = [one for one in sources if one.fingerprint and one.fingerprint == fingerprint]
+        if bound:
+            caller = Caller("", bound[0].ae_title, address, fingerprint)
+            found = [one for one in bound if not _problem(one, caller)]
+            problem = "" if found else "a source's certificate from another address"
+        else:
+            near = [one for one in sources if any(_within(address, host) for host in one.hosts)]
+            found = [one for one in near if not one.fingerprint]
+            unknown = "unknown source" if not near else "a source with a certificate came without it"
+            problem = "" if found or self.settings.receiver.unknown_sources == "accept" else unknown
+        title = found[0].ae_title if len(found) == 1 else STOW_TITLE
+        return Recognised(title, listed=bool(found), problem=problem)
 
     def _source(self, calling: str) -> Source | None:
         return next((one for one in self.settings.sources if one.ae_title == calling), None)

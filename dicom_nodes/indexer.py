@@ -251,6 +251,7 @@ def _read_files(connection: Connection, folder: Path, files: Sequence[FileKept])
     for file in files:
         if file.adopted and file.path in here:
             continue  # the receiver told of it, too: it did not come twice
+        here.add(file.path)
         try:
             row, reason = read_instance(folder, file, is_known)
         except FileNotFoundError:
@@ -314,7 +315,7 @@ def _write_fresh(connection: Connection, rows: Sequence[ReceivedInstance]) -> No
     _grow(connection, rows)
 
 
-def _grow(connection: Connection, rows: Sequence[ReceivedInstance]) -> None:
+def _grow(connection: Connection, rows: Sequence[ReceivedInstance], *, corrected: bool = False) -> None:
     """Let the studies of new instances grow: results open none, documents none that is complete."""
     by_study: dict[str, list[ReceivedInstance]] = {}
     for row in rows:
@@ -324,7 +325,7 @@ def _grow(connection: Connection, rows: Sequence[ReceivedInstance]) -> None:
         if studies.is_complete(connection, study):
             mine = list(dropwhile(lambda row: row.state == "document", mine))
         if mine:
-            studies.grow(connection, mine)
+            studies.grow(connection, mine, corrected=corrected)
             studies.grow_series(connection, [row for row in mine if row.state == "current"])
 
 
@@ -350,7 +351,7 @@ def _write_file(connection: Connection, one: Decided) -> None:
     if state == "conflict":
         logger().error("conflicting_pixels", revision=revision, study=row.study_instance_uid)
         events.record(connection, "instance_conflicted", study=row.study_instance_uid, revision=revision)
-    _grow(connection, [row])
+    _grow(connection, [row], corrected=one.verdict != "new")
 
 
 def _is_at_its_place(
@@ -367,7 +368,7 @@ def _is_at_its_place(
         if current:
             receiving.replace_instance(connection, current.id)
         receiving.make_current(connection, identity, revision)
-        _grow(connection, [row])
+        _grow(connection, [row], corrected=True)
     return True
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from appliance.log import logger
 from dicom_nodes import pdu
-from dicom_nodes.dimse import close
+from dicom_nodes.dimse import CLOSE_BYTES, close
 
 SETUP_S = 10.0  # ARTIM: from the connection to a whole A-ASSOCIATE-RQ
 HANDSHAKE_S = 5.0  # TLS, within that
@@ -39,6 +39,7 @@ class Guest:
         self.address = address
         self.handshake = handshake  # of TLS, still to be done
         self.leaving = False
+        self.ignored = 0  # bytes that came while leaving
         self.request = bytearray()
         self.came = time.monotonic()
         self.deadline = self.came + (HANDSHAKE_S if handshake else SETUP_S)
@@ -166,7 +167,9 @@ class Lobby:
 
     def _read(self, guest: Guest) -> None:
         if guest.leaving:
-            if not guest.connection.recv(65536):
+            content = guest.connection.recv(65536)
+            guest.ignored += len(content)
+            if not content or guest.ignored > CLOSE_BYTES:
                 self._remove(guest, "")
             return
         while guest in self._guests and (needed := guest.needed):

@@ -6,6 +6,7 @@ dead child did not tell is found by a scan of the spool. No child waits for anot
 
 from __future__ import annotations
 
+import ctypes
 import os
 import queue
 import signal
@@ -15,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
 
 from appliance.errors import CurieError, Missing, SettingsError
 from appliance.family import Family, Member
@@ -28,11 +31,15 @@ from dicom_nodes.lobby import BACKLOG
 from dicom_nodes.places import Limits, Places
 from dicom_nodes.spool import Spool
 
+if TYPE_CHECKING:
+    from dicom_nodes.stow_door import StowDoor
+
 LONGEST_DATAGRAM = 65536  # bytes
 MOST_TOLD = 100  # arrivals in one datagram; the longest are 300 bytes, or name up to 64 associations
 LINGER_S = 0.02  # how long arrivals are gathered
 OVER, RESCAN = b"over", b"rescan"  # datagrams that are no arrivals
 FEED_BUFFER = 4 * 1024 * 1024  # bytes that may wait for the indexer in the socket
+M_ARENA_MAX = -8  # of glibc's mallopt
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"  # of TLS 1.2 (PS3.15 Annex B.12: BCP 195)
 
 Listener = tuple[socket.socket, ssl.SSLContext | None]
@@ -45,6 +52,15 @@ def listen(settings: Settings) -> list[Listener]:
     if place.tls is not None:
         doors.append((_bind(place.host, place.tls.port, "receiver.tls.port"), tls_context(place.tls)))
     return doors
+
+
+def listen_for_stow(settings: Settings) -> list[Listener]:
+    """Return the bound socket of STOW-RS where the settings ask for it. Raises Missing, SettingsError."""
+    place = settings.receiver
+    if not place.stow:
+        return []
+    tls = tls_context(place.tls) if place.tls is not None else None
+    return [(_bind(place.host, place.stow_port, "receiver.stow_port"), tls)]
 
 
 def _bind(host: str, port: int, key: str) -> socket.socket:
@@ -83,6 +99,7 @@ def run_receiver(settings: Settings, explain: Callable[[CurieError], int]) -> in
     lock = spool.claim()
     spool.prepare()
     doors = listen(settings)
+    second_doors = listen_for_stow(settings)
     place = settings.receiver
     places = Places(
         Limits(place.max_associations, place.max_associations_per_source, place.max_associations_per_address)
@@ -93,7 +110,9 @@ def run_receiver(settings: Settings, explain: Callable[[CurieError], int]) -> in
     members = [Member("receiver-indexer", lambda: index(settings, spool, feed, parent))]
     for number in range(1, place.processes + 1):
         name = f"receiver-{number}"
-        members.append(Member(name, lambda name=name: accept(name, settings, spool, places, doors, tell)))  # type: ignore[misc]
+        stow = second_doors if number == 1 else []
+        body = partial(accept, name, settings, spool, places, doors, tell, stow)
+        members.append(Member(name, body))
 
     def died(one: Member) -> None:
         places.forget(one.pid)
@@ -144,17 +163,35 @@ def _adopt(indexer: Indexer) -> None:
 
 
 def accept(
-    name: str, settings: Settings, spool: Spool, places: Places, doors: Sequence[Listener], tell: socket.socket
+    name: str,
+    settings: Settings,
+    spool: Spool,
+    places: Places,
+    doors: Sequence[Listener],
+    tell: socket.socket,
+    stow: Sequence[Listener] = (),
 ) -> None:
-    """Be an accepting child."""
+    """Be an accepting child, of `stow` by HTTP."""
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # else every thread keeps free memory to itself
     teller = Teller(tell)
     acceptor = Acceptor(settings, spool, places, teller.put)
     detail = lambda: {"refused": dict(acceptor.refused)}  # noqa: E731
     with running(name, settings, detail) as process:
         acceptor.start(doors)
+        second = [_open_stow(acceptor, listener, tls) for listener, tls in stow]
         process.stop.wait()
+        for door in second:
+            door.stop()
         acceptor.stop()
         teller.close()
+
+
+def _open_stow(acceptor: Acceptor, listener: socket.socket, tls: ssl.SSLContext | None) -> StowDoor:
+    from dicom_nodes.stow_door import StowDoor  # brings an HTTP server: only where it is wanted
+
+    door = StowDoor(acceptor, listener, tls)
+    door.start()
+    return door
 
 
 class Teller:

@@ -19,8 +19,11 @@ LEAST_PAUSE_S = {"between": 0.5, "inside": 5.0}  # shorter ones are the ordinary
 LONGEST_PAUSE_S = 60.0  # a longer one is no pause within a study
 
 
-def grow(connection: Connection, new: Sequence[ReceivedInstance]) -> None:
-    """Let instances of one study count: open it for receiving, or note that it grew. `new` is in order of arrival."""
+def grow(connection: Connection, new: Sequence[ReceivedInstance], *, corrected: bool = False) -> None:
+    """Let instances of one study count: open it for receiving, or note that it grew. `new` is in order of arrival.
+
+    A pause before instances that are not `corrected` versions of known ones says how their source pauses.
+    """
     uid, first = new[0].study_instance_uid, new[0].received_at
     row = connection.execute(select(study).where(study.c.study_instance_uid == uid)).one_or_none()
     before = row.last_received_at if row else first
@@ -36,7 +39,8 @@ def grow(connection: Connection, new: Sequence[ReceivedInstance]) -> None:
         connection.execute(update(study).where(study.c.study_instance_uid == uid).values(**values))
     linked = {""}
     for one in new:
-        _observe(connection, one, (one.received_at - before).total_seconds())
+        if not corrected:
+            _observe(connection, one, (one.received_at - before).total_seconds())
         if one.association_id not in linked:
             link_association(connection, uid, one.association_id)
             linked.add(one.association_id)

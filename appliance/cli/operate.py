@@ -113,6 +113,7 @@ def status(json: JsonOption = False, config: ConfigOption = None) -> None:
         told: dict[str, Any] = {"ready": False, "version": _version()}
         told["processes"] = processes.listing(connection, now())
         told |= overview.status(connection)
+    told["refused"] = _refused(told["processes"])
     told["models"] = listing(settings)
     told["ready"] = is_ready(told["processes"], settings)
     if json:
@@ -132,6 +133,15 @@ def is_ready(found: list[dict[str, Any]], settings: Settings) -> bool:
     return all(any(name.startswith(kind) for name in healthy) for kind in needed)
 
 
+def _refused(found: list[dict[str, Any]]) -> dict[str, int]:
+    """Return what the receiver's processes refused since they started, by reason."""
+    total: dict[str, int] = {}
+    for one in found:
+        for reason, count in one["detail"].get("refused", {}).items():
+            total[reason] = total.get(reason, 0) + count
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
 def _version() -> str:
     from appliance import __version__
 
@@ -144,6 +154,8 @@ def _print_status(told: dict[str, Any]) -> None:
     print_table(("process", "pid", "host", "health"), rows)
     for name in ("studies", "instances", "jobs", "outbox"):
         console.print(f"{name:9} " + "  ".join(f"{state} {count}" for state, count in told[name].items()))
+    for reason, count in told["refused"].items():
+        console.print(f"refused   {count} × {reason}", markup=False)
     for model in told["models"]:
         console.print(f"model     {model['package']}@{model['version']} {model['state']} {model['backend']}")
 

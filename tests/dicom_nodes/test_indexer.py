@@ -9,6 +9,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from pydicom import Dataset
@@ -27,8 +28,8 @@ from dicom_nodes.indexer import (
     MessageKept,
 )
 from dicom_nodes.instance_reader import is_routable, patient_key
-from dicom_nodes.spool import Spool
 from dicom_nodes.message import Message
+from dicom_nodes.spool import Spool
 from tests.phantoms import Phantom, part10, quiet, raw_element, series
 from tests.written import commitment_report, notification, references, step
 
@@ -383,11 +384,9 @@ def test_a_scan_does_not_bring_an_older_header_back(catalogue: Catalogue, spool:
     assert [row.state for row in rows(indexer)] == ["replaced", "current"]
 
 
-def keep_message(spool: Spool, message: Message, name: str = "ab") -> str:
-    from zlib import crc32
-
+def keep_message(spool: Spool, message: Message, name: str) -> str:
     content = message.encode()
-    path = f"message/{name}.{len(content)}.{crc32(content):08x}.0.msg"
+    path = f"message/{name * 32}.{len(content)}.{crc32(content):08x}.0.msg"
     (spool.folder / path).write_bytes(content)
     return path
 
@@ -397,10 +396,10 @@ def test_messages_become_rows_and_their_files_go(indexer: Indexer) -> None:
     study = str(images[0].StudyInstanceUID)
     here, absent = str(images[0].SOPInstanceUID), "1.2.3.4"
     told = {
-        "a": notification(study, references([here, absent])),
-        "b": step("N-CREATE", "IN PROGRESS", [study]),
-        "c": commitment_report("7.1", ["1.1"]),
-        "d": notification(study, references([here, absent])),
+        "aa": notification(study, references([here, absent])),
+        "bb": step("N-CREATE", "IN PROGRESS", [study]),
+        "cc": commitment_report("7.1", ["1.1"]),
+        "dd": notification(study, references([here, absent])),
     }
     send(indexer, images[0])
     for name, message in told.items():
@@ -421,14 +420,14 @@ def test_messages_that_a_crash_left_are_adopted_in_their_order_and_torn_ones_set
     (ds,) = series(Phantom(slices=1))
     study, uid = str(ds.StudyInstanceUID), str(ds.SOPInstanceUID)
     indexer = Indexer(catalogue, spool)
-    indexer.put(FileKept(spool.keep(uid, part10(ds)).path))
+    spool.keep(uid, part10(ds))
     keep_message(spool, step("N-CREATE", "IN PROGRESS", [study]), "ff")
     keep_message(spool, step("N-SET", "COMPLETED", images=[uid]), "aa")
     keep_message(spool, replace(notification(study), transfer_syntax_uid="1.2"), "bb")
     torn = keep_message(spool, notification(study), "cc")
     (spool.folder / torn).write_bytes(b"torn")
     indexer.start()
-    assert indexer.adopt() == 3
+    assert indexer.adopt() == 4
     found = facts_of(indexer, ds).announcements
     assert (found.instances, found.missing, found.in_progress) == (1, 0, 0)
     assert len(list(spool.aside.iterdir())) == 2
