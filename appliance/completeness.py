@@ -88,7 +88,7 @@ class StudyFacts:
     first_received_at: datetime
     last_received_at: datetime
     associations: Sequence[AssociationFact]
-    held: int = 0  # distinct SOP Instance UIDs, documents too, results of ours apart
+    held: int = 0  # distinct SOP Instance UIDs, documents too, results of ours apart; 0 where nobody counts
     results: int = 0  # of ours that the PACS holds for this study
     expected: int | None = None  # (0020,1208) in the headers, the greatest
     expected_varies: bool = False

@@ -120,7 +120,7 @@ class Family:
     def _lost(self, one: Member, code: int) -> None:
         steady = time.monotonic() - one.started_at > STEADY_S
         one.failures = 1 if steady else one.failures + 1
-        wait_s = 0.0 if one.failures <= 1 else min(2.0 ** (one.failures - 1), 10.0)
+        wait_s = 0.0 if one.failures <= 1 else min(0.1 * 2.0**one.failures, 10.0)
         logger().error("process_died", name=one.name, exit_code=code, restart_in_s=wait_s)
         one.start_after = time.monotonic() + wait_s
         self.died(one)

@@ -58,7 +58,7 @@ def read_meta(head: bytes | bytearray) -> FileMeta | None:
     found: dict[int, str] = {}
     at, end = PREAMBLE, 0
     try:
-        while at != end:
+        while at != end or TRANSFER_SYNTAX not in found:
             one = _element(head, at, implicit=False, order="<")
             if one is None or (one.tag >> 16 == 2 and one.at + one.length > len(head)):
                 return None

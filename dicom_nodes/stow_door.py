@@ -118,9 +118,11 @@ class _Server(uvicorn.Server):
                 self._acceptor.count("too many connections of this address")
                 connection.close()
                 continue
+            self._connections[address] += 1
             welcome = loop.create_task(self._welcome(connection, address))
             welcomes.add(welcome)
             welcome.add_done_callback(welcomes.discard)
+            await asyncio.sleep(0)  # those who are there already have their turn
 
     def _may_come(self, address: str) -> bool:
         few = self._connections[address] < self._acceptor.settings.receiver.max_associations_per_address
@@ -129,7 +131,6 @@ class _Server(uvicorn.Server):
 
     async def _welcome(self, connection: socket.socket, address: str) -> None:
         """Let one connection in, TLS first."""
-        self._connections[address] += 1
         leave = _once(partial(self._leave, address))
         limits: dict[str, Any] = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": 1} if self._tls else {}
         try:

@@ -85,11 +85,12 @@ class Dispatch:
         return is_complete(replace(fact, gap=self._gap(study, fact)), self.limits, at, behind_s)
 
     def _gap(self, study: str, fact: StudyFacts) -> str:
-        last, held, gap = self._gaps.get(study, (None, 0, ""))
-        if (last, held) != (fact.last_received_at, fact.held):
-            with self.catalogue.read() as connection:
+        last, known, gap = self._gaps.get(study, (None, 0, ""))
+        with self.catalogue.read() as connection:
+            held = evidence.held_of(connection, study)
+            if (last, known) != (fact.last_received_at, held):
                 gap = gap_of(evidence.places(connection, study))
-            self._gaps[study] = (fact.last_received_at, fact.held, gap)
+        self._gaps[study] = (fact.last_received_at, held, gap)
         return gap
 
     def _complete(self, study: str, fact: StudyFacts, decision: Decision, at: datetime) -> None:

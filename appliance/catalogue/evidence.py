@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, exists, func, insert, select, true, union, update
+from sqlalchemy import Connection, Select, and_, case, exists, func, insert, or_, select, true, union, update
 
 from appliance.catalogue import events
 from appliance.catalogue.announcements import COMPLETED, IN_PROGRESS
@@ -79,9 +79,15 @@ def _associations(connection: Connection) -> dict[str, list[Any]]:
 
 
 def _held(connection: Connection) -> dict[str, int]:
+    """Return how many instances came of the studies of which somebody said how many there are."""
     rows = connection.execute(
         select(instance.c.study_instance_uid, func.count(instance.c.sop_instance_uid.distinct()))
-        .where(instance.c.study_instance_uid.in_(RECEIVING), instance.c.state.not_in(NOT_RECEIVED))
+        .where(
+            instance.c.study_instance_uid.in_(
+                RECEIVING.where(or_(study.c.expected.is_not(None), study.c.found_count.is_not(None)))
+            ),
+            instance.c.state.not_in(NOT_RECEIVED),
+        )
         .group_by(instance.c.study_instance_uid)
     )
     return {uid: int(count) for uid, count in rows}
@@ -98,13 +104,17 @@ def held_of(connection: Connection, study_uid: str) -> int:
 
 
 def _series(connection: Connection) -> dict[str, list[SeriesFact]]:
+    """Return how many images came of each series of the studies in which a series has a count."""
+    counting = RECEIVING.where(
+        exists().where(series.c.study_instance_uid == study.c.study_instance_uid, series.c.expected.is_not(None))
+    )
     counts = (
         select(
             instance.c.study_instance_uid,
             instance.c.series_instance_uid,
             func.count(instance.c.sop_instance_uid.distinct()).label("held"),
         )
-        .where(instance.c.study_instance_uid.in_(RECEIVING), instance.c.state == "current")
+        .where(instance.c.study_instance_uid.in_(counting), instance.c.state == "current")
         .group_by(instance.c.study_instance_uid, instance.c.series_instance_uid)
         .subquery()
     )

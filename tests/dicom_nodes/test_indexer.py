@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError
 
 from appliance.catalogue import Catalogue, evidence, outbox, overview, receiving, retention, routing, studies
 from appliance.catalogue.connection import now
-from appliance.catalogue.tables import instance
+from appliance.catalogue.tables import association, instance
 from dicom_nodes.indexer import (
     AssociationEnded,
     AssociationOpened,
@@ -337,7 +337,8 @@ def test_associations_stay_open_over_a_restart_of_the_indexer(catalogue: Catalog
     second = Indexer(catalogue, spool)
     second.start()
     second.adopt()
-    second.put(AssociationOpened("a", "SCANNER", "10.0.0.1"))
+    with catalogue.write() as connection:
+        connection.execute(association.update().values(lease_until=now()))
     second.put(AssociationsAlive(("a", "unknown")))
     second.put(FileKept(spool.keep(str(images[1].SOPInstanceUID), part10(images[1])).path, "a"))
     (open_one,) = facts_of(second, images[0]).associations
@@ -345,6 +346,7 @@ def test_associations_stay_open_over_a_restart_of_the_indexer(catalogue: Catalog
     assert (open_one.lease_until - now()).total_seconds() > 15
     third = Indexer(catalogue, spool)
     third.start()
+    third.put(AssociationOpened("a", "SCANNER", "10.0.0.1"))
     third.put(AssociationEnded("a", aborted=False))
     (ended,) = facts_of(third, images[0]).associations
     assert ended.ended_at is not None

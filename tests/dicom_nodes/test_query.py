@@ -47,8 +47,8 @@ def test_the_count_of_the_study_that_was_asked_for(pacs: Any) -> None:
 
     def answers(event: Any) -> Answers:
         asked.append(event.identifier)
-        yield 0xFF00, answer("1.2.4", "7")
         yield 0xFF00, answer("1.2.3", "192")
+        yield 0xFF00, answer("1.2.4", "7")
 
     assert count_instances(pacs(answers), "CURIE", "1.2.3") == 192
     assert (asked[0].QueryRetrieveLevel, asked[0].StudyInstanceUID) == ("STUDY", "1.2.3")

@@ -33,9 +33,13 @@ def test_what_came_is_counted_once_each_and_results_of_ours_not_at_all(catalogue
         receiving.add_instance(connection, instance("1.5", state="result"), 1, "result")
         receiving.add_instance(connection, instance("1.6", series="1.7", state="document"), 1, "document")
         receive(connection, instance("2.1", study="2"))
+        assert facts(connection).held == 0, "nobody counts"
+        assert facts(connection).series == []
+        receive(connection, instance("1.3", study_expected=9, series_expected=9))
         found = facts(connection)
-        assert found.held == evidence.held_of(connection, "1") == 3
-        assert sorted(one.held for one in found.series) == [1, 1]
+        assert found.held == evidence.held_of(connection, "1") == 4
+        assert sorted(one.held for one in found.series) == [1, 2]
+        evidence.record_found(connection, "2", 5, 1, at(1))
         assert facts(connection, "2").held == 1
 
 

@@ -1,0 +1,478 @@
+"""The second door, asked by real HTTP over real sockets: what is kept, what is answered, what is left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dicom_nodes import stow, stow_door
+from dicom_nodes.arrivals import AssociationEnded, AssociationOpened, AssociationsAlive, FileKept
+from dicom_nodes.receiver import listen_for_stow
+from dicom_nodes.stow_door import StowDoor
+from tests.acceptance.door import Door as ReceiverProcess
+from tests.acceptance.door import Gauge
+from tests.certificates import Authority
+from tests.dicom_nodes.conftest import SETTINGS, OpenDoor
+from tests.dicom_nodes.test_dimse import parts
+from tests.phantoms import Phantom, part10, series
+from tests.raw_peer import CT, EXPLICIT, IMPLICIT, MR, RawPeer
+from tests.web_peer import BOUNDARY, Answer, answer_of, body, head, instance, part, post, raw
+
+STORED, FAILED, OTHERS = "00081199", "00081198", "0008119A"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+FIND = "1.2.840.10008.5.1.4.1.2.2.1"
+
+
+class Second:
+    """An acceptor with its HTTP door."""
+
+    def __init__(self, door: OpenDoor) -> None:
+        self.door = door
+        self.port = door.settings.receiver.stow_port
+        (self.listener, tls), *_ = listen_for_stow(door.settings)
+        self.server = StowDoor(door.acceptor, self.listener, tls)
+        self.server.start()
+
+    def post(self, *files: bytes, path: str = "/studies") -> Answer:
+        """Store files."""
+        return post(self.port, body(files), path)
+
+    def is_clean(self) -> bool:
+        """Return whether no place is taken and no part is left."""
+        return self.door.places.count() == 0 and parts(self.door) == []
+
+    def ended(self) -> AssociationEnded:
+        """Return the end of the only request."""
+        return self.door.wait(lambda: next((o for o in self.door.told if isinstance(o, AssociationEnded)), None))
+
+    def close(self) -> None:
+        """Stop it."""
+        self.server.stop()
+        self.listener.close()
+
+
+Open = Callable[..., Second]
+
+
+@pytest.fixture
+def stow_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def open_second(open_door: Callable[..., OpenDoor], stow_port: int) -> Iterator[Open]:
+    """Return a function that opens both doors."""
+    opened: list[Second] = []
+
+    def start(more: str = "", text: str = SETTINGS) -> Second:
+        opened.append(Second(open_door(f"stow = true\nstow_port = {stow_port}\n{more}", text)))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def second(open_second: Open) -> Second:
+    return open_second()
+
+
+# --- what is kept ---
+
+
+@pytest.mark.parametrize("syntax", ["implicit", "explicit", "big", "j2k"])
+def test_an_instance_is_the_same_file_by_either_door(second: Second, syntax: str) -> None:
+    ds = series(Phantom(slices=1))[0]
+    sent = part10(ds, syntax)
+    meta = 144 + int.from_bytes(sent[140:144], "little")
+    answer = second.post(sent)
+    assert answer.status == 200
+    assert answer.uids(STORED) == [ds.SOPInstanceUID]
+    assert answer.dataset["00081190"] == {"vr": "UR"}
+    transfer_syntax = sent.partition(b"\2\0\x10\0UI")[2][2:].partition(b"\2\0")[0].rstrip(b"\0").decode()
+    with RawPeer(second.door.address) as peer:
+        peer.associate([(1, MR, [transfer_syntax])])
+        assert peer.store(ds.SOPInstanceUID, sent[meta:]) == 0
+        peer.release()
+    kept = second.door.wait(
+        lambda: len(found := [o for o in second.door.told if isinstance(o, FileKept)]) == 2 and found
+    )
+    assert kept[0].path == kept[1].path
+    assert second.door.kept()[0].endswith(sent[meta:])
+
+
+def test_a_request_is_told_like_an_association(second: Second) -> None:
+    files = [instance(f"1.2.{number}", os.urandom(50_000)) for number in range(20)]
+    answer = second.post(*files, path="/dicom-web/studies")
+    assert (answer.status, len(answer.uids(STORED))) == (200, 20)
+    opened, *kept, ended = second.door.told
+    assert isinstance(opened, AssociationOpened)
+    assert (opened.ae_title, opened.address) == ("SCANNER", "127.0.0.1")
+    assert [one.association_id for one in kept if isinstance(one, FileKept)] == [opened.id] * 20
+    assert ended == AssociationEnded(opened.id, aborted=False)
+    assert second.door.kept() == files
+    assert second.is_clean()
+
+
+def test_a_long_request_is_said_to_live(second: Second, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stow_door, "ALIVE_S", 0.1)
+    second.close()
+    other = Second(second.door)
+    connection = raw(other.port, head(1000), part(b""))
+    second.door.wait(lambda: any(isinstance(one, AssociationsAlive) for one in second.door.told))
+    connection.close()
+    other.close()
+
+
+def test_one_connection_may_bring_one_request_after_another(second: Second) -> None:
+    content = body([instance("1.2.3")])
+    connection = raw(second.port)
+    for _ in range(3):
+        connection.sendall(head(len(content)) + content)
+        assert answer_of(connection).status == 200
+    connection.close()
+    assert len(second.door.kept()) == 3
+
+
+def test_each_instance_has_its_own_answer(second: Second) -> None:
+    files = [
+        instance("1.2.1"),
+        instance("1.2.2", syntax=DEFLATED),
+        instance("../../etc/passwd"),
+        instance("1.2\n3"),
+        instance("1.2.3", sop_class=FIND),
+        b"GIF89a" + bytes(500),
+        b"",
+        instance("1.2.4", content=b""),
+        instance("1.2.5", sop_class="1.2/3"),
+        instance("1.2.6", sop_class=CT, syntax=IMPLICIT),
+        instance("1.2.7")[:150],
+    ]
+    answer = second.post(*files)
+    assert answer.status == 202
+    assert answer.uids(STORED) == ["1.2.1", "1.2.6"]
+    assert answer.uids(FAILED) == ["1.2.2", "1.2.3", "1.2.4"]
+    assert answer.reasons(FAILED) == [0xC122, 0x0122, 0xC000]
+    assert answer.reasons(OTHERS) == [0xC000] * 6
+    assert b"passwd" not in answer.content
+    assert len(second.door.kept()) == 2
+    assert second.ended().aborted is False
+    assert second.is_clean()
+
+
+def test_no_instance_stored_is_a_conflict(second: Second) -> None:
+    answer = second.post(instance("1.2.1", syntax=DEFLATED))
+    assert (answer.status, answer.uids(STORED)) == (409, [])
+
+
+# --- how it comes ---
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_drops_and_chunks_are_the_bytes_that_were_sent(second: Second, size: int) -> None:
+    files = [instance("1.2.1", f"\r\n--{BOUNDARY[:-1]}\r\n--{BOUNDARY}x".encode() * 5), instance("1.2.2", bytes(700))]
+    content = body(files)
+    chunks = [content[at : at + size] for at in range(0, len(content), size)]
+    assert post(second.port, chunks).status == 200
+    assert second.door.kept() == files
+
+
+def test_part_headers_may_be_any_or_none(second: Second) -> None:
+    headers = (
+        "",
+        "content-type: Application/DICOM; transfer-syntax=1.2.840.10008.1.2.1\r\n",
+        "Content-Length: 7\r\nContent-Location: x\r\n",
+        "Content-Type: application/octet-stream\r\n",
+    )
+    content = b"".join(part(instance(f"1.2.{n}"), one) for n, one in enumerate(headers)) + body([])
+    answer = post(second.port, content)
+    assert answer.uids(STORED) == ["1.2.0", "1.2.1", "1.2.2"]
+    assert answer.reasons(OTHERS) == [0xC000]
+
+
+def test_quoted_parameters_and_a_large_head_do(second: Second) -> None:
+    quoted = f'multipart/related; boundary="{BOUNDARY}"; Type="application/dicom"'
+    long = instance("1.2.3", b"\x09\0\x10\0UN\0\0" + struct.pack("<I", 90_000) + bytes(90_000))
+    assert post(second.port, body([long]), headers={"Content-Type": quoted}).status == 200
+
+
+@pytest.mark.parametrize("cut", [b"", f"\r\n--{BOUNDARY}".encode(), f"\r\n--{BOUNDARY}-".encode()])
+def test_a_body_without_its_closing_boundary_acknowledges_nothing(second: Second, cut: bytes) -> None:
+    answer = post(second.port, part(instance("1.2.1")) + part(instance("1.2.2")) + cut)
+    assert answer.status == 400
+    assert b"1.2.1" not in answer.content
+    assert second.ended().aborted is True
+    second.door.wait(second.is_clean)
+
+
+@pytest.mark.parametrize("sent", [b"no boundary", body([]), b"", b"\r\n--other\r\n\r\n"])
+def test_what_is_no_such_body_is_a_bad_request(second: Second, sent: bytes) -> None:
+    assert post(second.port, sent).status == 400
+    second.door.wait(second.is_clean)
+
+
+@pytest.mark.parametrize("after", [20, 400, 200_000])
+def test_an_abort_leaves_nothing(second: Second, after: int) -> None:
+    content = part(instance("1.2.1")) + part(instance("1.2.2", bytes(300_000)))
+    first = len(part(instance("1.2.1")))
+    connection = raw(second.port, head(10**6), content[: first + after])
+    second.door.wait(second.door.kept)
+    if after > 100_000:
+        second.door.wait(lambda: parts(second.door))
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+    assert second.ended().aborted is True
+    second.door.wait(second.is_clean)
+    assert second.door.kept() == [instance("1.2.1")], "what was whole stays, as after C-STORE's 0x0000"
+
+
+# --- of which study ---
+
+
+def element(tag: int, vr: bytes, value: bytes) -> bytes:
+    value += b"\0" * (len(value) % 2)
+    start = struct.pack("<HH", tag >> 16, tag & 0xFFFF)
+    if vr == b"SQ":
+        return start + vr + b"\0\0" + struct.pack("<I", 0xFFFFFFFF) + value + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return start + vr + struct.pack("<H", len(value)) + value
+
+
+ITEM = b"\xfe\xff\0\xe0\xff\xff\xff\xff%s\xfe\xff\x0d\xe0\0\0\0\0"
+OTHER_STUDY = element(0x00081250, b"SQ", ITEM % element(0x0020000D, b"UI", b"1.9"))  # Related Series Sequence
+
+
+@pytest.mark.parametrize(
+    ("study", "content", "status"),
+    [
+        ("1.5", element(0x0020000D, b"UI", b"1.5") + bytes(90_000), 200),
+        ("1.5", OTHER_STUDY + element(0x0020000D, b"UI", b"1.5"), 200),
+        ("1.9", OTHER_STUDY + element(0x0020000D, b"UI", b"1.5"), 409),
+        ("1.9", OTHER_STUDY + element(0x00200010, b"SH", b"1"), 409),
+        ("1.5", element(0x0020000D, b"UI", b"1.55"), 409),
+        ("1.5", b"nonsense, and no data set", 409),
+        ("1.5", element(0x00090010, b"UN", b"") + element(0x0020000D, b"UI", b"1.5"), 409),  # UN has a long length
+        ("1.5", b"".join(element(0x00090010, b"LO", bytes(6000)) for _ in range(12)), 409),
+    ],
+)
+def test_a_study_of_the_path_binds(second: Second, study: str, content: bytes, status: int) -> None:
+    answer = second.post(instance("1.2.3", content), path=f"/studies/{study}")
+    assert answer.status == status
+    assert answer.reasons(FAILED) == ([0xA900] if status == 409 else [])
+    assert len(second.door.kept()) == (status == 200)
+    if status == 200:
+        assert second.door.kept()[0].endswith(content)
+
+
+def test_the_study_is_found_in_real_files_of_every_encoding(second: Second) -> None:
+    ds = series(Phantom(slices=1))[0]
+    for syntax in ("implicit", "explicit", "big", "j2k"):
+        for undefined in (False, True):
+            sent = part10(ds, syntax, undefined_lengths=undefined)
+            assert second.post(sent, path=f"/studies/{ds.StudyInstanceUID}").status == 200
+            assert second.post(sent, path="/studies/1.2.3").status == 409
+
+
+# --- who may, and what ---
+
+
+def test_strangers_are_turned_away_before_anything_is_said(open_second: Open) -> None:
+    second = open_second(text=SETTINGS.replace("127.0.0.0/8", "127.0.0.2/32"))
+    for path in ("/studies", "/nowhere"):
+        answer = post(second.port, body([instance("1.2.3")]), path, headers={"X-Forwarded-For": "127.0.0.2"})
+        assert (answer.status, answer.content) == (403, b"")
+    assert second.door.told == []
+    assert second.door.acceptor.refused == {"unknown source": 2}
+    assert post(second.port, body([instance("1.2.3")]), source="127.0.0.2").status == 200
+
+
+def test_strangers_are_taken_where_the_settings_say_so(open_second: Open) -> None:
+    text = SETTINGS.replace("127.0.0.0/8", "127.0.0.2/32")
+    second = open_second('unknown_sources = "accept"\nmax_associations_per_address = 2', text)
+    assert second.post(instance("1.2.3")).status == 200
+    opened = second.door.told[0]
+    assert isinstance(opened, AssociationOpened)
+    assert opened.ae_title == "STOW"
+    crowd = [raw(second.port) for _ in range(2)]
+    third = raw(second.port)
+    assert third.recv(1) == b"", "as many connections of an address as it may have associations"
+    for one in (*crowd, third):
+        one.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "status"),
+    [
+        ("application/dicom", 415),
+        ("multipart/form-data; boundary=x", 415),
+        (f'multipart/related; type="application/dicom+json"; boundary={BOUNDARY}', 415),
+        (f"multipart/related; boundary={BOUNDARY}", 415),
+        ('multipart/related; type="application/dicom"', 400),
+        ('multipart/related; type="application/dicom"; boundary=' + "x" * 71, 400),
+        ("", 415),
+        (";;;=", 415),
+    ],
+)
+def test_other_media_types_are_refused(second: Second, kind: str, status: int) -> None:
+    assert post(second.port, body([instance("1.2.3")]), headers={"Content-Type": kind}).status == status
+
+
+def test_only_storing_is_served(second: Second) -> None:
+    answer = post(second.port, b"", method="GET")
+    assert (answer.status, answer.headers["allow"]) == (405, "POST")
+    for path in ("/", "/studies/1.2/series", "/dicom-web", "/Studies", "/studies/1.2/../.."):
+        assert post(second.port, b"", path).status == 404
+    assert post(second.port, b"", "/studies/1.2a").status == 400
+    assert post(second.port, b"", headers={"Content-Encoding": "gzip"}).status == 415
+
+
+# --- limits ---
+
+
+def test_an_instance_beyond_the_limit_fails_and_one_far_beyond_ends_the_request(open_second: Open) -> None:
+    second = open_second("max_instance_gb = 0.0001")  # 107 kB
+    answer = second.post(instance("1.2.1"), instance("1.2.2", bytes(150_000)), instance("1.2.3"))
+    assert (answer.status, answer.uids(STORED), answer.reasons(FAILED)) == (202, ["1.2.1", "1.2.3"], [0xA700])
+    assert second.post(instance("1.2.1"), instance("1.2.2", bytes(300_000))).status == 413
+    second.door.wait(second.is_clean)
+
+
+def test_a_request_beyond_the_limit_is_too_large_before_and_while_it_comes(open_second: Open) -> None:
+    second = open_second("max_association_gb = 0.0001")
+    connection = raw(second.port, head(10**9))
+    assert answer_of(connection).status == 413
+    connection.close()
+    assert second.door.told == []
+    chunks = [part(instance("1.2.1")), part(instance("1.2.2")), *[bytes(1000)] * 200]
+    assert post(second.port, chunks).status == 413
+    second.door.wait(second.is_clean)
+
+
+def test_more_instances_than_an_answer_can_name_are_too_many(second: Second, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_nodes.store_transaction.MOST_INSTANCES", 2)
+    assert second.post(*[instance(f"1.2.{n}") for n in range(3)]).status == 413
+
+
+def test_low_disk_and_no_place_ask_to_come_again(open_second: Open) -> None:
+    second = open_second("max_associations_per_source = 1")
+    with RawPeer(second.door.address) as peer:
+        peer.associate([(1, MR, [EXPLICIT])])
+        assert peer.store("1.2.9", b"brought") == 0
+        answer = second.post(instance("1.2.3"))
+        assert (answer.status, answer.headers["retry-after"]) == (503, "30")
+        peer.release()
+    second.door.wait(lambda: second.door.places.count() == 0)
+    assert second.post(instance("1.2.3")).status == 200
+    second.door.spool.reserve_bytes = 10**18
+    assert second.post(instance("1.2.3")).status == 503
+    assert second.door.acceptor.refused["free space is below spool.reserve_gb"] == 1
+
+
+def test_a_silent_request_that_brought_nothing_gives_its_place_up(open_second: Open) -> None:
+    second = open_second("max_associations_per_source = 1")
+    silent = raw(second.port, head(1000), b"\r\n--")
+    second.door.wait(lambda: second.door.places.count() == 1)
+    second.door.wait(lambda: second.post(instance("1.2.3")).status == 200)
+    assert answer_of(silent).status == 503
+    silent.close()
+
+
+def test_slow_peers_are_cut(second: Second, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stow, "SILENCE_S", 0.2)
+    monkeypatch.setattr(stow_door, "SETUP_S", 0.3)
+    silent, partial = raw(second.port), raw(second.port, head(1000)[:20])
+    began = time.monotonic()
+    slow = raw(second.port, head(1000), part(b"")[:20])
+    assert answer_of(slow).status == 408
+    assert second.ended().aborted is True
+    for one in (silent, partial):
+        try:
+            assert one.recv(1) == b""
+        except ConnectionResetError:
+            pass
+    assert time.monotonic() - began < 4
+    for one in (silent, partial, slow):
+        one.close()
+    second.door.wait(second.is_clean)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"X" * 40_000, head(1000).replace(b"1000", b"-1")]
+)
+def test_what_is_no_http_is_cut(second: Second, sent: bytes) -> None:
+    connection = raw(second.port, sent)
+    assert connection.recv(12) in (b"HTTP/1.1 400", b"")
+    connection.close()
+    assert second.post(instance("1.2.3")).status == 200
+
+
+def test_the_door_ends_in_time_with_a_request_open(second: Second) -> None:
+    connection = raw(second.port, head(10**6), part(instance("1.2.1", bytes(200_000))))
+    second.door.wait(lambda: parts(second.door))
+    began = time.monotonic()
+    second.server.stop()
+    assert time.monotonic() - began < 2.5
+    assert second.ended().aborted is True
+    assert second.is_clean()
+    connection.close()
+
+
+# --- TLS ---
+
+TLS = '[receiver.tls]\nport = {port}\ncertificate = "{0}"\nkey = "{1}"\nca = "{ca}"\n[spool]'
+
+
+def test_over_tls_the_certificate_says_who_it_is(open_second: Open, tmp_path: Path, free_port: int) -> None:
+    authority = Authority(tmp_path / "tls")
+    scanner, other, ours = authority.issue("scanner"), authority.issue("other"), authority.issue("curie")
+    foreign = Authority(tmp_path / "foreign", "foreign").issue("scanner")
+    port = free_port + 1 if free_port < 65535 else free_port - 1
+    text = SETTINGS.replace('ae_title = "SCANNER"', f'ae_title = "SCANNER"\nfingerprint = "{scanner[2]}"')
+    second = open_second(text=text.replace("[spool]", TLS.format(*ours, port=port, ca=authority.file)))
+    content = body([instance("1.2.3")])
+    assert post(second.port, content, tls=authority.client(scanner)).status == 200
+    opened = second.door.told[0]
+    assert isinstance(opened, AssociationOpened)
+    assert opened.ae_title == "SCANNER"
+    assert post(second.port, content, tls=authority.client(other)).status == 403
+    assert post(second.port, content, tls=authority.client(scanner), source="127.0.0.1").status == 200
+    for certificate in (None, foreign):
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            post(second.port, content, tls=authority.client(certificate))
+    with pytest.raises((OSError, ValueError)):
+        post(second.port, content)
+    assert second.door.acceptor.refused["TLS handshake failed"] >= 2
+    assert second.door.acceptor.refused["a source with a certificate came without it"] == 1
+    assert len(second.door.kept()) == 2
+
+
+# --- the process ---
+
+
+def test_the_receiver_opens_it_and_a_large_part_costs_no_memory(tmp_path: Path, stow_port: int) -> None:
+    door = ReceiverProcess(tmp_path, f"stow = true\nstow_port = {stow_port}")
+    door.start()
+    try:
+        assert post(stow_port, body([instance("1.2.1", bytes(10**6))])).status == 200
+        gauge = Gauge(door.acceptors())
+        start, end = part(instance("1.2.2", b"")), body([])
+        piece = os.urandom(1 << 20)
+        connection = raw(stow_port, head(len(start + end) + 200 * len(piece)), start)
+        for _ in range(200):
+            connection.sendall(piece)
+        connection.sendall(end)
+        answer = answer_of(connection)
+        connection.close()
+        assert (answer.status, answer.uids(STORED)) == (200, ["1.2.2"])
+        assert gauge.growth() < 8
+    finally:
+        assert door.stop() == 0
