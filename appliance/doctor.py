@@ -8,12 +8,14 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from appliance.errors import CurieError, DeliveryFailed, Missing
 from appliance.settings import Settings
 
 SLOW_SYNC_S = 0.1
+CERTIFICATE_DAYS = 30
 GIB = 1024**3
 
 
@@ -40,6 +42,7 @@ def examine(settings: Settings) -> list[Check]:
         check_catalogue,
         check_broker,
         check_port,
+        check_tls,
         check_routes,
         check_packages,
         check_destinations,
@@ -131,6 +134,27 @@ def check_port(settings: Settings) -> Check:
             remedy = "Stop what listens there, or change receiver.port"
             return Check("receiver", False, f"port {place.port}: {error.strerror}", remedy)
     return Check("receiver", True, f"port {place.port} is free; `curie up` will listen there")
+
+
+def check_tls(settings: Settings) -> list[Check]:
+    """The receiver's certificates can be used, and last for a while."""
+    from appliance.certificates import read_certificate
+    from dicom_nodes.receiver import tls_context
+
+    tls = settings.receiver.tls
+    if tls is None:
+        return []
+    remedy = "Let your CA sign a new request (`curie tls csr`), then name it under [receiver.tls]"
+    found = []
+    try:
+        tls_context(tls)
+        for file in (tls.certificate, tls.ca):
+            facts = read_certificate(file)
+            days = (facts.not_after - datetime.now(UTC)).days
+            found.append(Check(f"certificate {file.name}", days >= CERTIFICATE_DAYS, f"{days} days left", remedy))
+    except CurieError as error:
+        found.append(Check("certificates", False, str(error), remedy))
+    return found
 
 
 def check_routes(settings: Settings) -> Check:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from appliance.certificates import read_certificate
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json
 from appliance.errors import Missing, SettingsError
 from appliance.settings import find_file, load
@@ -87,12 +88,12 @@ def fingerprint(
     config: ConfigOption = None,
 ) -> None:
     """Show the fingerprints of certificates, as [[sources]] names them."""
-    found = [certificate_facts(file) for file in files or _ours(config)]
+    found = [read_certificate(file) for file in files or _ours(config)]
     if json:
-        print_json(found)
+        print_json([{**asdict(one), "not_after": one.not_after.isoformat()} for one in found])
         return
     for one in found:
-        console.print(f"{one['fingerprint']}  {one['subject']}  until {one['not_after']}", markup=False)
+        console.print(f"{one.fingerprint}  {one.subject}  until {one.not_after:%Y-%m-%d}", markup=False)
 
 
 def _ours(config: Path | None) -> list[Path]:
@@ -100,22 +101,3 @@ def _ours(config: Path | None) -> list[Path]:
     if tls is None:
         raise Missing("there is no [receiver.tls] in the settings: name the certificates, or set it up")
     return [tls.certificate, tls.ca]
-
-
-def certificate_facts(file: Path) -> dict[str, str]:
-    """Return file, fingerprint, subject and end of validity of a certificate. Raises Missing."""
-    try:
-        content = file.read_bytes()
-        pem = b"-----BEGIN" in content
-        certificate = x509.load_pem_x509_certificate(content) if pem else x509.load_der_x509_certificate(content)
-    except OSError as error:
-        raise Missing(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise Missing(f"{file} is no certificate in PEM or DER; a key or a request has no fingerprint") from None
-    digest = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).hexdigest()
-    return {
-        "file": str(file),
-        "fingerprint": f"sha256:{digest}",
-        "subject": certificate.subject.rfc4514_string(),
-        "not_after": certificate.not_valid_after_utc.isoformat(),
-    }

@@ -1,0 +1,76 @@
+"""A request that a CA can sign, a key that nobody else can read, and fingerprints as other tools show them."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from appliance.certificates import read_certificate
+from appliance.doctor import check_tls
+from appliance.errors import Missing, SettingsError
+from appliance.settings import parse
+from dicom_nodes.receiver import tls_context
+from tests.certificates import Authority
+
+TLS = '[receiver.tls]\ncertificate = "tls/curie.pem"\nkey = "tls/curie.key"\nca = "tls/ca.pem"\n'
+
+
+def curie(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "appliance.cli.main", *words], capture_output=True, text=True, timeout=60
+    )
+
+
+def test_csr_makes_a_key_and_a_request_and_never_overwrites(tmp_path: Path) -> None:
+    (tmp_path / "curie.toml").write_text("")
+    words = ("tls", "csr", "--name", "curie.example.org", "--config", str(tmp_path / "curie.toml"))
+    assert curie(*words).returncode == 0
+    key, request = tmp_path / "tls" / "curie.key", tmp_path / "tls" / "curie.csr"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    made = x509.load_pem_x509_csr(request.read_bytes())
+    assert made.is_signature_valid
+    secret = load_pem_private_key(key.read_bytes(), None)
+    assert made.public_key().public_numbers() == secret.public_key().public_numbers()  # type: ignore[union-attr]
+    names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["curie.example.org"]
+    again = curie(*words)
+    assert again.returncode == 2
+    assert "there already" in again.stderr
+
+
+def test_fingerprints_are_those_of_openssl(tmp_path: Path) -> None:
+    certificate, key, fingerprint = Authority(tmp_path).issue("ct1")
+    assert read_certificate(certificate).fingerprint == fingerprint
+    assert curie("tls", "fingerprint", str(certificate)).stdout.startswith(fingerprint)
+    with pytest.raises(Missing, match="no certificate"):
+        read_certificate(key)
+
+
+def test_doctor_tells_of_certificates(tmp_path: Path) -> None:
+    settings = parse(TLS, tmp_path / "curie.toml")
+    (bad,) = check_tls(settings)
+    assert not bad.ok
+    with pytest.raises(SettingsError, match=r"receiver\.tls"):
+        tls_context(settings.receiver.tls)  # type: ignore[arg-type]
+    Authority(tmp_path / "tls").issue("curie")
+    found = check_tls(settings)
+    assert [(one.name, one.text) for one in found] == [
+        ("certificate curie.pem", "28 days left"),
+        ("certificate ca.pem", "28 days left"),
+    ]
+    assert not any(one.ok for one in found), "30 days before the end it complains"
+
+
+def test_fingerprints_in_settings_are_checked_and_written_one_way(tmp_path: Path) -> None:
+    text = '[[sources]]\nae_title = "CT1"\nfingerprint = "%s"\n'
+    colons = ":".join(["AB"] * 32)
+    (source,) = parse(text % colons, tmp_path / "curie.toml").sources
+    assert source.fingerprint == "sha256:" + "ab" * 32
+    with pytest.raises(SettingsError, match="fingerprint"):
+        parse(text % "sha256:123", tmp_path / "curie.toml")

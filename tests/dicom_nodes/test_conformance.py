@@ -1,0 +1,45 @@
+"""The conformance statement says what negotiation does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from appliance.settings import parse
+from dicom_nodes.conformance import statement, storage_classes
+from dicom_nodes.contexts import DEFLATED, EXPLICIT_LE, answer_context
+from dicom_nodes.pdu import MAXIMUM_LENGTH, ProposedContext
+from tests.dicom_nodes.conftest import SETTINGS
+
+TEXT = SETTINGS.format(port=11112, more="max_associations = 7")
+
+
+def test_every_class_it_names_is_accepted_and_every_syntax_it_excludes_is_not() -> None:
+    text = statement(parse(TEXT, Path("/x/curie.toml")))
+    table = text.split("##### 4.2.1.2")[1].split("Acceptance criterion")[0]
+    named = re.findall(r"\| ([0-9.]+) \|", table)
+    assert set(storage_classes()) <= set(named)
+    assert len(named) == len(storage_classes()) + 4
+    for uid in named:
+        assert answer_context(ProposedContext(1, uid, (EXPLICIT_LE,)), lambda service: True).result == 0, uid
+    for syntax in DEFLATED:
+        assert syntax in text
+        assert answer_context(ProposedContext(1, named[-1], (syntax,)), lambda service: True).result == 4
+
+
+def test_it_speaks_of_this_configuration() -> None:
+    text = statement(parse(TEXT, Path("/x/curie.toml")))
+    assert "| simultaneous associations | 7 |" in text
+    assert f"{MAXIMUM_LENGTH} bytes" in text
+    assert "| SCANNER | 127.0.0.0/8 | none asked |" in text
+    assert "| pacs | PACS | SEG, SR | yes | no |" in text
+    assert "no TLS port is configured" in text
+    assert "Other AE titles are refused" in text
+    secure = TEXT + '[receiver.tls]\ncertificate = "a"\nkey = "b"\nca = "c"\n'
+    assert "TLS 1.2 and 1.3 on port 2762" in statement(parse(secure, Path("/x/curie.toml")))
+
+
+def test_tables_are_whole() -> None:
+    for line in statement(parse(TEXT, Path("/x/curie.toml"))).splitlines():
+        if line.startswith("|"):
+            assert line.endswith("|")
