@@ -7,10 +7,12 @@ themselves. This module must never invent a code: every value is of DICOM (DCM),
 from __future__ import annotations
 
 from functools import cache
-
-from highdicom.sr import CodedConcept
+from typing import TYPE_CHECKING
 
 from appliance.finding import Code
+
+if TYPE_CHECKING:  # highdicom is 20 MB and a quarter of a second; the receiver needs the tables alone
+    from highdicom.sr import CodedConcept
 
 # CID 7005 Contributing Equipment Purposes of Reference
 ACQUISITION_EQUIPMENT = Code("109101", "DCM", "Acquisition Equipment")
@@ -41,4 +43,6 @@ SQUARE_MM = Code("mm2", "UCUM", "square millimeter")
 @cache
 def concept(code: Code) -> CodedConcept:
     """Return the code as highdicom wants it; one object for one code, not to be changed."""
+    from highdicom.sr import CodedConcept
+
     return CodedConcept(code.value, code.scheme, code.meaning)
