@@ -35,10 +35,9 @@ def _network(value: str) -> str:
 
 
 def _fingerprint(value: str) -> str:
-    found = re.fullmatch(r"(?:sha256:)?([0-9a-f]{64})", value.strip().lower().removeprefix("sha256:").replace(":", ""))
-    if found is None:
-        raise ValueError("a fingerprint is sha256: and 64 hexadecimal digits, as `curie tls fingerprint` shows it")
-    return f"sha256:{found[1]}"
+    if not value.startswith("sha256:"):
+        raise ValueError("a fingerprint begins with sha256: , as `curie tls fingerprint` shows it")
+    return value.strip().lower().replace(":", "").replace("sha256", "sha256:")
 
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
@@ -242,6 +241,11 @@ class Settings(_Table):
             if one.name == name:
                 return one
         raise SettingsError(f"no destination is called {name!r}; there are: {_names(self.destinations)}")
+
+    def impossible_fingerprints(self) -> list[str]:
+        """Return the sources whose fingerprint no certificate can have: nobody can be them."""
+        bound = [one for one in self.sources if one.fingerprint]
+        return [one.ae_title for one in bound if not re.fullmatch(r"sha256:[0-9a-f]{64}", one.fingerprint or "")]
 
     def without_effect(self) -> list[str]:
         """Return the keys that are set but have no effect in this version."""

@@ -36,6 +36,7 @@ class Command:
 
 def decode_command(content: bytes | bytearray) -> Command:
     """Return the command of a whole command set. Raises BadCommand."""
+    content = bytes(content)
     found: dict[int, bytes] = {}
     at, end = 0, len(content)
     while at < end:
@@ -45,7 +46,7 @@ def decode_command(content: bytes | bytearray) -> Command:
         at += 8 + length
         if group != 0 or at > end:
             raise BadCommand("the command set is malformed")
-        found[element] = bytes(content[at - length : at])
+        found[element] = content[at - length : at]
     field, dataset = _short(found, _FIELD), _short(found, _DATASET_TYPE)
     if field is None or dataset is None:
         raise BadCommand("the command set names no command or data set type")

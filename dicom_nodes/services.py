@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from appliance.errors import InstanceRefused
 from appliance.log import logger
@@ -30,6 +31,7 @@ SUCCESS = 0x0000
 PROCESSING_FAILURE = 0x0110
 UNRECOGNIZED_OPERATION = 0x0211
 MAXIMUM_MESSAGE = LARGEST_BYTES - 65536  # bytes of the data set of an N-service; its head line comes before
+PREAMBLE = bytes(128) + b"DICM\2\0\0\0UL\4\0"  # up to the value of the group length
 COMMANDS = {
     (Service.STORAGE, C_STORE): "C-STORE",
     (Service.COMMITMENT, N_EVENT_REPORT): "N-EVENT-REPORT",
@@ -201,11 +203,14 @@ class Keeping:
 
 def file_head(accepted: Accepted, sop_instance_uid: str) -> bytes:
     """Return preamble and File Meta Information (PS3.10 Section 7.1) of an instance as it was negotiated."""
-    meta = b"".join((
-        element(0x00020001, b"OB", b"\0\1"),
-        text(0x00020002, b"UI", accepted.sop_class_uid),
-        text(0x00020003, b"UI", sop_instance_uid),
-        text(0x00020010, b"UI", accepted.transfer_syntax_uid),
-        text(0x00020012, b"UI", IMPLEMENTATION_UID),
-    ))  # fmt: skip
-    return bytes(128) + b"DICM" + element(0x00020000, b"UL", len(meta).to_bytes(4, "little")) + meta
+    before, after = _around_instance(accepted)
+    meta = before + text(0x00020003, b"UI", sop_instance_uid) + after
+    return PREAMBLE + len(meta).to_bytes(4, "little") + meta
+
+
+@lru_cache(maxsize=256)
+def _around_instance(accepted: Accepted) -> tuple[bytes, bytes]:
+    """Return what stands before and after the SOP Instance UID, the same for every instance of a context."""
+    version, sop_class = element(0x00020001, b"OB", b"\0\1"), text(0x00020002, b"UI", accepted.sop_class_uid)
+    syntax = text(0x00020010, b"UI", accepted.transfer_syntax_uid)
+    return version + sop_class, syntax + text(0x00020012, b"UI", IMPLEMENTATION_UID)

@@ -49,6 +49,8 @@ def check_settings(settings: Settings) -> None:
 
     for key in settings.without_effect():
         complain(f"warning: setting {key} has no effect in this version")
+    for title in settings.impossible_fingerprints():
+        complain(f"warning: sources.{title}.fingerprint is not sha256: and 64 hexadecimal digits; nobody can match it")
     for route in settings.routes:
         for keyword in route.match:
             if not is_keyword(keyword):

@@ -69,8 +69,10 @@ def test_doctor_tells_of_certificates(tmp_path: Path) -> None:
 
 def test_fingerprints_in_settings_are_checked_and_written_one_way(tmp_path: Path) -> None:
     text = '[[sources]]\nae_title = "CT1"\nfingerprint = "%s"\n'
-    colons = ":".join(["AB"] * 32)
+    colons = "sha256:" + ":".join(["AB"] * 32)
     (source,) = parse(text % colons, tmp_path / "curie.toml").sources
     assert source.fingerprint == "sha256:" + "ab" * 32
+    assert not parse(text % colons, tmp_path / "curie.toml").impossible_fingerprints()
+    assert parse(text % "sha256:123", tmp_path / "curie.toml").impossible_fingerprints() == ["CT1"]
     with pytest.raises(SettingsError, match="fingerprint"):
-        parse(text % "sha256:123", tmp_path / "curie.toml")
+        parse(text % "md5:123", tmp_path / "curie.toml")

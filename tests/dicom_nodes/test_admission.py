@@ -65,3 +65,28 @@ def test_destinations_report_and_we_may_verify_from_here() -> None:
     assert found.judge(Caller("CURIE", "CURIE", "127.0.0.1")).services == ECHO
     assert not found.judge(Caller("CURIE", "CURIE", "10.0.0.1")).services
     assert found.judge(Caller("OTHER", "OLD", "10.0.0.1")).rejection == CALLED_AE_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("address", "certificate", "who"),
+    [
+        ("10.0.0.1", RIGHT, ("CT1", True, "")),
+        ("192.168.0.1", RIGHT, ("STOW", False, "a source's certificate from another address")),
+        ("10.0.0.1", WRONG, ("OLD", True, "")),
+        ("10.0.0.1", "", ("OLD", True, "")),
+        ("192.168.0.1", "", ("STOW", False, "unknown source")),
+        ("11.0.0.1", "", ("STOW", False, "a source with a certificate came without it")),
+        ("12.0.0.1", "", ("STOW", True, "")),
+    ],
+)
+def test_http_knows_a_source_by_certificate_else_by_address(
+    address: str, certificate: str, who: tuple[str, bool, str]
+) -> None:
+    more = f'[[sources]]\nae_title = "BOUND"\nhosts = ["11.0.0.1"]\nfingerprint = "sha256:{"c" * 64}"\n'
+    more += "".join(f'[[sources]]\nae_title = "TWIN{n}"\nhosts = ["12.0.0.0/24"]\n' for n in (1, 2))
+    more += '[[sources]]\nae_title = "ANYWHERE"\n'
+    for unknown in ("refuse", "accept"):
+        text = TEXT.replace("UNKNOWN", unknown).replace("[[destinations]]", f"{more}[[destinations]]")
+        found = Admission(parse(text, Path("/x/curie.toml"))).recognise(address, certificate)
+        may = unknown == "accept" and who[2] != "a source's certificate from another address"
+        assert (found.ae_title, found.listed, found.problem) == (*who[:2], "" if may else who[2])

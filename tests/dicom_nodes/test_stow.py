@@ -273,6 +273,13 @@ def test_a_study_of_the_path_binds(second: Second, study: str, content: bytes, s
         assert second.door.kept()[0].endswith(content)
 
 
+def test_a_study_that_comes_late_in_drops_is_waited_for(second: Second) -> None:
+    late = element(0x00090010, b"LO", bytes(3000)) + element(0x0020000D, b"UI", b"1.5")
+    content = body([instance("1.2.3", late)])
+    for path, status in (("/studies/1.5", 200), ("/studies/1.6", 409)):
+        assert post(second.port, [content[at : at + 100] for at in range(0, len(content), 100)], path).status == status
+
+
 def test_the_study_is_found_in_real_files_of_every_encoding(second: Second) -> None:
     ds = series(Phantom(slices=1))[0]
     for syntax in ("implicit", "explicit", "big", "j2k"):
@@ -288,7 +295,8 @@ def test_the_study_is_found_in_real_files_of_every_encoding(second: Second) -> N
 def test_strangers_are_turned_away_before_anything_is_said(open_second: Open) -> None:
     second = open_second(text=SETTINGS.replace("127.0.0.0/8", "127.0.0.2/32"))
     for path in ("/studies", "/nowhere"):
-        answer = post(second.port, body([instance("1.2.3")]), path, headers={"X-Forwarded-For": "127.0.0.2"})
+        content = body([instance("1.2.3", bytes(700_000))])  # the answer reaches one who is still sending
+        answer = post(second.port, content, path, headers={"X-Forwarded-For": "127.0.0.2"})
         assert (answer.status, answer.content) == (403, b"")
     assert second.door.told == []
     assert second.door.acceptor.refused == {"unknown source": 2}
@@ -303,8 +311,10 @@ def test_strangers_are_taken_where_the_settings_say_so(open_second: Open) -> Non
     assert isinstance(opened, AssociationOpened)
     assert opened.ae_title == "STOW"
     crowd = [raw(second.port) for _ in range(2)]
+    began = time.monotonic()
     third = raw(second.port)
-    assert third.recv(1) == b"", "as many connections of an address as it may have associations"
+    assert third.recv(1) == b""
+    assert time.monotonic() - began < 2, "as many connections of an address as it may have associations"
     for one in (*crowd, third):
         one.close()
 
@@ -331,7 +341,7 @@ def test_only_storing_is_served(second: Second) -> None:
     assert (answer.status, answer.headers["allow"]) == (405, "POST")
     for path in ("/", "/studies/1.2/series", "/dicom-web", "/Studies", "/studies/1.2/../.."):
         assert post(second.port, b"", path).status == 404
-    assert post(second.port, b"", "/studies/1.2a").status == 400
+    assert post(second.port, body([instance("1.2.3")]), "/studies/1.2a").status == 400
     assert post(second.port, b"", headers={"Content-Encoding": "gzip"}).status == 415
 
 

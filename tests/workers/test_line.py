@@ -64,11 +64,11 @@ class Line:
         self._sent = 0
 
     def receive(self, images: list[Dataset], syntax: str = "explicit", cut: int = 0) -> str:
-        """Send images on one association; `cut` bytes are missing at the end of the first."""
+        """Send images on one association, by a new source; `cut` bytes are missing at the end of the first."""
         self._sent += 1
         indexer = Indexer(self.catalogue, self.spool)
         indexer.start()
-        indexer.put(AssociationOpened(f"a{self._sent}", "SCANNER", "127.0.0.1"))
+        indexer.put(AssociationOpened(f"a{self._sent}", f"SCANNER{self._sent}", "127.0.0.1"))
         for n, ds in enumerate(images):
             content = part10(ds, syntax)
             kept = self.spool.keep(str(ds.SOPInstanceUID), content[: len(content) - cut] if n == 0 else content)
