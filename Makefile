@@ -19,11 +19,12 @@ SYSTEM := orthanc dcmtk dicom3tools strace iproute2
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test check acceptance acceptance-long test-gpu bench-ingest bench-turnaround clean
+.PHONY: setup demo test check acceptance acceptance-long test-gpu bench-ingest bench-turnaround fuzz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo | test | check | acceptance | acceptance-long | bench-ingest | bench-turnaround | test-gpu"
+	@echo "make fuzz MINUTES=20    feed made-up bytes to every door; a finding is left in .build/fuzz/crash-..."
 
 setup: $(READY)
 
@@ -78,6 +79,12 @@ bench-ingest: $(READY) .build/system-ready
 
 bench-turnaround: $(READY)
 	$(PY) -m bench.turnaround
+
+MINUTES ?= 20
+fuzz: $(READY)
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	@mkdir -p .build/fuzz
+	nice -n 10 $(PY) -m tests.fuzz.pdu_gate -max_total_time=$$(( $(MINUTES) * 60 )) .build/fuzz/corpus
 
 clean:
 	rm -rf .build bench/out demo-out

@@ -19,7 +19,7 @@ from dicom_nodes import pdu
 from dicom_nodes.admission import LOCAL_LIMIT, NOT_IN_CLEAR, Admission, Caller, Verdict
 from dicom_nodes.arrivals import Arrival, AssociationEnded, AssociationOpened, AssociationsAlive
 from dicom_nodes.contexts import ACCEPTED, Service, answer_context, answer_roles
-from dicom_nodes.dimse import Association, End, farewell, prepare
+from dicom_nodes.dimse import Association, End, close, farewell, prepare
 from dicom_nodes.lobby import Lobby
 from dicom_nodes.places import Place, Places
 from dicom_nodes.services import Accepted, Limits, Peer, Services
@@ -144,7 +144,7 @@ class Acceptor:
         finally:
             if opened:
                 self._tell_end(peer, end)
-            farewell(connection)
+            close(connection) if end.awaited else farewell(connection)
             place.leave()
             with self._lock:
                 del self._open[peer.id]

@@ -47,19 +47,20 @@ SUCCESS = 0x0000
 
 @dataclass(frozen=True)
 class End:
-    """How an association ended; `ours`: we cut it off."""
+    """How an association ended; `ours`: we cut it off; `awaited`: the peer waits for us to close (AA-3, AR-3)."""
 
     how: str
     released: bool = False
     ours: bool = False
+    awaited: bool = False
 
 
 class _Over(Exception):
     """The association has ended."""
 
-    def __init__(self, how: str, released: bool = False, ours: bool = False) -> None:
+    def __init__(self, how: str, released: bool = False, ours: bool = False, awaited: bool = False) -> None:
         super().__init__(how)
-        self.end = End(how, released, ours)
+        self.end = End(how, released, ours, awaited)
 
 
 class _Message:
@@ -178,9 +179,9 @@ class Association:
         if what is Action.COLLIDE:
             self._enter(State.COLLISION, clock)
         elif what is Action.RELEASED:
-            raise _Over("released by us", released=True)
+            raise _Over("released by us", released=True, awaited=True)
         elif what is Action.ABORTED:
-            raise _Over("aborted by the peer")
+            raise _Over("aborted by the peer", awaited=True)
         elif what is Action.ABORT:
             self._abort("an unexpected PDU", pdu.UNEXPECTED)
 

@@ -55,7 +55,7 @@ __all__ = [
 
 BATCH = 100  # rows in one transaction
 LINGER_S = 0.05  # how long a batch waits for more
-IDLE_S = 5.0  # between two looks at nothing
+BURST_GAP_S, BURST_S = 0.1, 1.5  # a pause ends a burst; no arrival waits longer for the end of one
 LEASE_S = 20.0  # of an association, renewed by `AssociationsAlive`
 
 
@@ -78,10 +78,13 @@ class Indexer(threading.Thread):
         self.spool = spool
         self.arrivals: queue.Queue[Arrival | None] = queue.Queue()
         self._unwritten: deque[float] = deque()  # when each arrival that is not yet written was put
+        self._put_at = 0.0
+        self._closing = False
 
     def put(self, arrival: Arrival) -> None:
         """Hand one arrival over; returns at once."""
-        self._unwritten.append(time.monotonic())
+        self._put_at = time.monotonic()
+        self._unwritten.append(self._put_at)
         self.arrivals.put(arrival)
 
     def behind_s(self) -> float:
@@ -93,6 +96,7 @@ class Indexer(threading.Thread):
 
     def close(self) -> None:
         """Index what was put so far, then end."""
+        self._closing = True
         self.arrivals.put(None)
         self.join(timeout=15)
 
@@ -105,20 +109,22 @@ class Indexer(threading.Thread):
             for _ in batch:
                 self._unwritten.popleft()
 
+    def _let_a_burst_pass(self) -> None:
+        """Receiving comes first: wait while arrivals keep coming, as long as the oldest has not waited long."""
+        while time.monotonic() - self._put_at < BURST_GAP_S and self.behind_s() < BURST_S and not self._closing:
+            time.sleep(LINGER_S)
+
     def _next_batch(self) -> tuple[list[Arrival], bool]:
+        """Wait for an arrival; return it and what came with it, and whether to go on."""
         batch: list[Arrival] = []
-        deadline = time.monotonic() + IDLE_S
-        while len(batch) < BATCH and (left := deadline - time.monotonic()) > 0:
-            try:
-                arrival = self.arrivals.get(timeout=left)
-            except queue.Empty:
-                break
-            if arrival is None:
-                return batch, False
-            if not batch:
-                deadline = min(deadline, time.monotonic() + LINGER_S)
+        arrival = self.arrivals.get()
+        self._let_a_burst_pass()
+        while arrival is not None:
             batch.append(arrival)
-        return batch, True
+            if len(batch) == BATCH or self.arrivals.empty():
+                return batch, True
+            arrival = self.arrivals.get()
+        return batch, False
 
     def _until_written(self, batch: Sequence[Arrival]) -> None:
         wait_s = 0.2

@@ -75,6 +75,9 @@ WRONG = [
 ]
 
 
+WAYS = ["_abort", "_release", "_close", "_close_inside", "_reset", "_close_one_half"]
+
+
 class AssociationMachine(RuleBasedStateMachine):
     """One peer, one association after another."""
 
@@ -94,11 +97,6 @@ class AssociationMachine(RuleBasedStateMachine):
     def _peer(self) -> RawPeer:
         assert self.peer is not None
         return self.peer
-
-    def _leave(self) -> None:
-        self._peer().socket.close()
-        self.peer = None
-        self.begun.clear()
 
     # --- to come ---
 
@@ -158,6 +156,15 @@ class AssociationMachine(RuleBasedStateMachine):
             self._peer().send(b"".join(data(one) for one in pieces))
         self.begun[context][1].extend(content)
 
+    @precondition(lambda self: self._is_associated())
+    @rule(turns=st.lists(st.tuples(st.sampled_from(sorted(CLASSES)), st.binary(max_size=20)), min_size=2, max_size=9))
+    def go_on_with_both(self, turns: list[tuple[int, bytes]]) -> None:
+        while len(self.begun) < len(CLASSES):
+            self.begin(0)
+        self._peer().send(data(*[fragment(context, 0, piece) for context, piece in turns]))
+        for context, piece in turns:
+            self.begun[context][1].extend(piece)
+
     @precondition(lambda self: self.begun)
     @rule(content=CONTENT.filter(lambda one: len(one) < 100), which=st.integers(0, 1))
     def finish(self, content: bytes, which: int) -> None:
@@ -167,50 +174,55 @@ class AssociationMachine(RuleBasedStateMachine):
         assert self._peer().status(context) == 0
         self.acknowledged.append((context, uid, bytes(sent) + content))
 
-    # --- to leave ---
+    @precondition(lambda self: self._is_associated() and len(self.begun) < len(CLASSES))
+    @rule(content=CONTENT, size=st.integers(1, 16000), in_one=st.booleans())
+    def store(self, content: bytes, size: int, in_one: bool) -> None:
+        self.begin(7)
+        self.go_on(content, size, in_one, 1)
+        self.finish(content[:20], 1)
+
+    # --- to leave: one rule, so that most steps bring something ---
 
     @precondition(lambda self: self._is_associated())
-    @rule(garbage=st.sampled_from(GARBAGE))
-    def say_nonsense(self, garbage: bytes) -> None:
-        self._peer().send(garbage)
-        assert self._peer().pdu()[0] in (ABORT, 0)
-        self._leave()
+    @rule(way=st.sampled_from([*WAYS, *GARBAGE]))
+    def leave(self, way: str | bytes) -> None:
+        if isinstance(way, bytes):
+            self._peer().send(way)
+            assert self._peer().pdu()[0] in (ABORT, 0)
+        else:
+            getattr(self, way)()
+        self._peer().socket.close()
+        self.peer = None
+        self.begun.clear()
 
-    @precondition(lambda self: self._is_associated())
-    @rule()
-    def abort(self) -> None:
+    def _abort(self) -> None:
+        began = time.monotonic()
         self._peer().send(pdu(ABORT))
         assert self._peer().pdu() == (0, b"")
-        self._leave()
+        assert time.monotonic() - began < 0.5, "closed at once (PS3.8 AA-3)"
 
-    @precondition(lambda self: self._is_associated())
-    @rule()
-    def release(self) -> None:
+    def _release(self) -> None:
         self._peer().release()
-        self._leave()
 
-    @precondition(lambda self: self._is_associated())
-    @rule(reset=st.booleans(), inside=st.booleans())
-    def close(self, reset: bool, inside: bool) -> None:
-        if inside:
-            self._peer().send(data(fragment(1, 0, bytes(50)))[:20])
-        if reset:
-            self._peer().socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._leave()
+    def _close(self) -> None:
+        self._peer().socket.close()
 
-    @precondition(lambda self: self._is_associated())
-    @rule()
-    def close_one_half(self) -> None:
+    def _close_inside(self) -> None:
+        self._peer().send(data(fragment(1, 0, bytes(50)))[:20])
+
+    def _reset(self) -> None:
+        self._peer().socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    def _close_one_half(self) -> None:
         self._peer().socket.shutdown(socket.SHUT_WR)
         assert self._peer().pdu() == (0, b"")
-        self._leave()
 
     # --- what always holds ---
 
     def teardown(self) -> None:
         """Look at what is left."""
         if self.peer is not None:
-            self._leave()
+            self.leave("_close")
         for context, uid, content in self.acknowledged:
             digest = hashlib.sha256(uid.encode()).hexdigest()
             (file,) = self.door.spool.folder.glob(f"{digest[:2]}/{digest}.*.dcm")
@@ -218,10 +230,8 @@ class AssociationMachine(RuleBasedStateMachine):
         self.door.wait(lambda: self.door.places.count() == 0, 3)
         self.door.wait(lambda: threading.active_count() <= self.threads, 3)
         assert parts(self.door) == []
-        opened, ended = (
-            {one.id for one in self.door.told if isinstance(one, kind)}
-            for kind in (AssociationOpened, AssociationEnded)
-        )
+        opened = {one.id for one in self.door.told if isinstance(one, AssociationOpened)}
+        ended = {one.id for one in self.door.told if isinstance(one, AssociationEnded)}
         assert opened == ended
         assert echo_s(self.door) < 1
 

@@ -215,9 +215,9 @@ def test_a_body_without_its_closing_boundary_acknowledges_nothing(second: Second
     second.door.wait(second.is_clean)
 
 
-@pytest.mark.parametrize("sent", [b"no boundary", body([]), b"", b"\r\n--other\r\n\r\n"])
-def test_what_is_no_such_body_is_a_bad_request(second: Second, sent: bytes) -> None:
-    assert post(second.port, sent).status == 400
+def test_what_is_no_such_body_is_a_bad_request(second: Second) -> None:
+    for sent in (b"no boundary", body([]), b"", b"\r\n--other\r\n\r\n"):
+        assert post(second.port, sent).status == 400
     second.door.wait(second.is_clean)
 
 
@@ -319,21 +319,21 @@ def test_strangers_are_taken_where_the_settings_say_so(open_second: Open) -> Non
         one.close()
 
 
-@pytest.mark.parametrize(
-    ("kind", "status"),
-    [
-        ("application/dicom", 415),
-        ("multipart/form-data; boundary=x", 415),
-        (f'multipart/related; type="application/dicom+json"; boundary={BOUNDARY}', 415),
-        (f"multipart/related; boundary={BOUNDARY}", 415),
-        ('multipart/related; type="application/dicom"', 400),
-        ('multipart/related; type="application/dicom"; boundary=' + "x" * 71, 400),
-        ("", 415),
-        (";;;=", 415),
-    ],
-)
-def test_other_media_types_are_refused(second: Second, kind: str, status: int) -> None:
-    assert post(second.port, body([instance("1.2.3")]), headers={"Content-Type": kind}).status == status
+MEDIA_TYPES = {
+    "application/dicom": 415,
+    "multipart/form-data; boundary=x": 415,
+    f'multipart/related; type="application/dicom+json"; boundary={BOUNDARY}': 415,
+    f"multipart/related; boundary={BOUNDARY}": 415,
+    'multipart/related; type="application/dicom"': 400,
+    'multipart/related; type="application/dicom"; boundary=' + "x" * 71: 400,
+    "": 415,
+    ";;;=": 415,
+}
+
+
+def test_other_media_types_are_refused(second: Second) -> None:
+    for kind, status in MEDIA_TYPES.items():
+        assert post(second.port, body([instance("1.2.3")]), headers={"Content-Type": kind}).status == status, kind
 
 
 def test_only_storing_is_served(second: Second) -> None:
@@ -415,13 +415,15 @@ def test_slow_peers_are_cut(second: Second, monkeypatch: pytest.MonkeyPatch) -> 
     second.door.wait(second.is_clean)
 
 
-@pytest.mark.parametrize(
-    "sent", [b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"X" * 40_000, head(1000).replace(b"1000", b"-1")]
-)
-def test_what_is_no_http_is_cut(second: Second, sent: bytes) -> None:
-    connection = raw(second.port, sent)
-    assert connection.recv(12) in (b"HTTP/1.1 400", b"")
-    connection.close()
+def test_what_is_no_http_is_cut(second: Second) -> None:
+    negative = head(1000).replace(b"1000", b"-1")
+    for sent in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"X" * 40_000, negative):
+        connection = raw(second.port, sent)
+        try:
+            assert connection.recv(12) in (b"HTTP/1.1 400", b"")
+        except ConnectionResetError:
+            pass
+        connection.close()
     assert second.post(instance("1.2.3")).status == 200
 
 
