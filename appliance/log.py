@@ -5,10 +5,25 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 
 FOREIGN = ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "python_multipart", "uvicorn", "asyncio")
+
+
+class _Lines:
+    """stderr, but for its errors: a full disk or a closed pipe must not stop what is being logged."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.flush()
 
 
 def start_logging(process: str) -> None:
@@ -33,7 +48,7 @@ def start_logging(process: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),
         ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, _Lines())),
     )
 
 

@@ -9,6 +9,7 @@ import hashlib
 import socket
 import ssl
 import threading
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from appliance.log import logger
 from appliance.settings import Settings
 from dicom_nodes import pdu
-from dicom_nodes.admission import LOCAL_LIMIT, NOT_IN_CLEAR, Admission, Caller, Verdict
+from dicom_nodes.admission import LOCAL_LIMIT, NOT_IN_CLEAR, VERSION_UNSUPPORTED, Admission, Caller, Verdict
 from dicom_nodes.arrivals import Arrival, AssociationEnded, AssociationOpened, AssociationsAlive
 from dicom_nodes.contexts import ACCEPTED, Service, answer_context, answer_roles
 from dicom_nodes.dimse import Association, End, close, farewell, prepare
@@ -27,6 +28,7 @@ from dicom_nodes.spool import GIB, Spool
 
 ALIVE_S = 5.0  # between two signs of life of the open associations
 MOST_IDS = 64  # in one sign
+LOG_AGAIN_S, MOST_LOGGED = 60.0, 1000  # refusals of one reason and address are logged once a minute
 FAREWELL_S = 5.0  # for open associations to end when told to stop
 SECRETS = frozenset({2, 3, 4, 5})  # user identity types that carry a secret (PS3.7 Table D.3-14)
 
@@ -46,11 +48,14 @@ class Acceptor:
         self.places = places
         self.put = put
         self.admission = Admission(settings)
+        self.admission.resolve()
         self.refused: dict[str, int] = {}
         self.stop_event = threading.Event()
         place = settings.receiver
         self.limits = Limits(int(place.max_instance_gb * GIB), int(place.max_association_gb * GIB))
         self._open: dict[str, threading.Thread] = {}
+        self._peers: dict[str, Peer] = {}  # of associations that were accepted
+        self._logged: dict[tuple[str, str], float] = {}  # refusals by reason and address: when last
         self._lock = threading.Lock()
         self._decoding = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -87,9 +92,14 @@ class Acceptor:
     def _say_alive(self) -> None:
         while not self.stop_event.wait(ALIVE_S):
             with self._lock:
-                ids = tuple(self._open)
+                peers = list(self._peers.values())
+            ids = tuple(peer.id for peer in peers)
+            for peer in peers:  # an indexer that began anew may not know them
+                self.put(AssociationOpened(peer.id, peer.ae_title, peer.address))
             for at in range(0, len(ids), MOST_IDS):
                 self.put(AssociationsAlive(ids[at : at + MOST_IDS]))
+            self._forget_what_was_logged()
+            self.admission.resolve()
 
     # --- in the lobby's thread: quick, nothing that waits ---
 
@@ -99,7 +109,8 @@ class Acceptor:
 
     def _admit(self, connection: Any, address: str, request: bytes) -> bytes | None:
         called, calling = pdu.titles(request)
-        verdict = self.admission.judge(Caller(called, calling, address, fingerprint(connection)))
+        local = str(connection.getsockname()[0]).removeprefix("::ffff:")
+        verdict = self.admission.judge(Caller(called, calling, address, fingerprint(connection), local))
         rejection, reason = verdict.rejection, verdict.reason
         if verdict.services:
             place = self._place(calling, address, verdict)
@@ -107,7 +118,7 @@ class Acceptor:
                 self._open_thread(connection, Peer(str(uuid.uuid4()), calling, address), request, verdict, place)
                 return None
             rejection, reason = LOCAL_LIMIT, place
-        self._tell_refused(reason, address)
+        self.tell_refused(reason, address)
         return pdu.encode_reject(*rejection)
 
     def _open_thread(self, connection: Any, peer: Peer, request: bytes, verdict: Verdict, place: Place) -> None:
@@ -115,7 +126,13 @@ class Acceptor:
         thread = threading.Thread(target=self._serve, args=arguments, daemon=True)
         with self._lock:
             self._open[peer.id] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads on this host
+            with self._lock:
+                del self._open[peer.id]
+            place.leave()
+            raise pdu.BadPDU("no thread could be started", pdu.NOT_SPECIFIED) from None
 
     def _place(self, calling: str, address: str, verdict: Verdict) -> Place | str:
         """Return a place or why there is none; a study is not begun that the disk cannot take."""
@@ -124,9 +141,24 @@ class Acceptor:
             return "free space is below spool.reserve_gb"
         return self.places.take(calling, address, verdict.listed)
 
-    def _tell_refused(self, reason: str, address: str) -> None:
+    def tell_refused(self, reason: str, address: str) -> None:
+        """Count a refusal, and log it if it is news."""
         self.count(reason)
-        logger().warning("association_refused", reason=reason, address=address)
+        if self._is_news(reason, address):
+            logger().warning("association_refused", reason=reason, address=address)
+
+    def _is_news(self, reason: str, address: str) -> bool:
+        """Return whether to log a refusal: one a minute of a kind, so that no peer can fill a disk with lines."""
+        with self._lock:
+            if (reason, address) in self._logged or len(self._logged) > MOST_LOGGED:
+                return False
+            self._logged[reason, address] = time.monotonic()
+            return True
+
+    def _forget_what_was_logged(self) -> None:
+        before = time.monotonic() - LOG_AGAIN_S
+        with self._lock:
+            self._logged = {kind: at for kind, at in self._logged.items() if at > before}
 
     # --- in the association's own thread ---
 
@@ -137,6 +169,7 @@ class Acceptor:
             association = self._negotiate(connection, peer, request.pop(), verdict)  # up to 256 KiB, not kept
             if association is not None:
                 self.put(AssociationOpened(peer.id, peer.ae_title, peer.address))
+                self._peers[peer.id] = peer
                 opened = True
                 end = association.run(place, self.stop_event)
         except Exception as error:  # noqa: BLE001 - the edge of this thread: no association may take another along
@@ -150,10 +183,12 @@ class Acceptor:
                 del self._open[peer.id]
 
     def _tell_end(self, peer: Peer, end: End) -> None:
+        with self._lock:
+            del self._peers[peer.id]
         self.put(AssociationEnded(peer.id, aborted=not end.released))
         if end.ours:
             self.count(end.how)
-        if not end.released:
+        if not end.released and self._is_news(end.how, peer.address):
             logger().warning("association_broken", reason=end.how, source=peer.ae_title, address=peer.address)
 
     def _negotiate(self, connection: Any, peer: Peer, raw: bytes, verdict: Verdict) -> Association | None:
@@ -161,6 +196,9 @@ class Acceptor:
         try:
             with self._decoding:  # one at a time: what a hostile request costs is spent once, not by every thread
                 request = pdu.decode_request(raw)
+        except pdu.VersionUnknown as bad:
+            self._turn_down(connection, pdu.encode_reject(*VERSION_UNSUPPORTED), str(bad), peer)
+            return None
         except pdu.BadPDU as bad:
             self._turn_down(connection, pdu.encode_abort(bad.reason), str(bad), peer)
             return None
@@ -181,7 +219,7 @@ class Acceptor:
         return Association(connection, accepted, services, request.maximum_length)
 
     def _turn_down(self, connection: Any, answer: bytes, reason: str, peer: Peer) -> None:
-        self._tell_refused(reason, peer.address)
+        self.tell_refused(reason, peer.address)
         try:
             connection.sendall(answer)
         except OSError:

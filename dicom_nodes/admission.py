@@ -6,8 +6,9 @@
 | listed, without              | of `hosts`| none asked (over TLS: one of the CA)       | store, notify, verify        |
 | listed                       | others, or another certificate |                       | nothing (but as below)       |
 | unlisted, accepted by `unknown_sources` | any | as above                              | store, notify, verify        |
-| of a destination             | any       | as above                                   | verify, report commitment    |
-| our own                      | loopback  | as above                                   | verify                       |
+| of a destination             | any       | as above                                   | verify, report commitment;   |
+|                              |           |                                            | listed only from its `host`  |
+| our own                      | this host | as above                                   | verify                       |
 
 HTTP has no AE titles: `recognise` finds the source by its certificate, else by its address.
 """
@@ -15,6 +16,8 @@ HTTP has no AE titles: `recognise` finds the source by its certificate, else by 
 from __future__ import annotations
 
 import ipaddress
+import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,6 +28,7 @@ from dicom_nodes.contexts import Service
 CALLED_AE_UNKNOWN = (1, 1, 7)
 CALLING_AE_UNKNOWN = (1, 1, 3)
 NOT_IN_CLEAR = (1, 2, 1)  # a secret without TLS
+VERSION_UNSUPPORTED = (1, 2, 2)
 LOCAL_LIMIT = (2, 3, 2)
 
 STOW_TITLE = "STOW"  # of those who store by HTTP and are not one listed source
@@ -44,6 +48,7 @@ class Caller:
     calling: str
     address: str
     fingerprint: str = ""  # sha256:… of its certificate; empty without TLS
+    local: str = ""  # our own address on this connection
 
 
 @dataclass(frozen=True)
@@ -73,21 +78,32 @@ class Admission:
         self._networks = [
             ipaddress.ip_network(one, strict=False) for source in settings.sources for one in source.hosts
         ]
+        self._destination_addresses: set[tuple[str, str]] = set()
+
+    def resolve(self) -> None:
+        """Look up where the destinations are; may take a while, so it is asked for now and then, never by a peer."""
+        found = set()
+        for one in self.settings.destinations:
+            with suppress(OSError, UnicodeError):
+                for *_, place in socket.getaddrinfo(one.host, None, type=socket.SOCK_STREAM):
+                    found.add((one.ae_title or "", str(place[0])))
+        self._destination_addresses = found
 
     def judge(self, caller: Caller) -> Verdict:
         """Return what a caller may do."""
         place = self.settings.receiver
         if caller.called != place.ae_title:
             return Verdict(rejection=CALLED_AE_UNKNOWN, reason="another AE title was called")
-        source = self._source(caller.calling)
-        if source is not None and not (problem := _problem(source, caller)):
+        named = [one for one in self.settings.sources if one.ae_title == caller.calling]
+        problems = [_problem(one, caller) for one in named]
+        if not all(problems):
             return Verdict(EVERYTHING, listed=True)
         if self.is_destination(caller.calling):
-            return Verdict(REPORTS, listed=True)
-        if caller.calling == place.ae_title and ipaddress.ip_address(caller.address).is_loopback:
+            return Verdict(REPORTS, listed=(caller.calling, caller.address) in self._destination_addresses)
+        if caller.calling == place.ae_title and _is_this_host(caller):
             return Verdict(ECHO, listed=True)
-        if source is not None:
-            return Verdict(reason=problem)
+        if problems:
+            return Verdict(reason=problems[0])
         if place.unknown_sources == "accept":
             return Verdict(EVERYTHING)
         return Verdict(reason="unknown source")
@@ -105,11 +121,8 @@ class Admission:
             found = [one for one in near if not one.fingerprint]
             unknown = "unknown source" if not near else "a source with a certificate came without it"
             problem = "" if found or self.settings.receiver.unknown_sources == "accept" else unknown
-        title = found[0].ae_title if len(found) == 1 else STOW_TITLE
-        return Recognised(title, listed=bool(found), problem=problem)
-
-    def _source(self, calling: str) -> Source | None:
-        return next((one for one in self.settings.sources if one.ae_title == calling), None)
+        titles = {one.ae_title for one in found}
+        return Recognised(titles.pop() if len(titles) == 1 else STOW_TITLE, listed=bool(found), problem=problem)
 
     def is_destination(self, calling: str) -> bool:
         """Return whether results go to this AE title."""
@@ -119,6 +132,10 @@ class Admission:
         """Return whether a listed source, which names its addresses, may call from here."""
         peer = ipaddress.ip_address(address)
         return any(peer in network for network in self._networks)
+
+
+def _is_this_host(caller: Caller) -> bool:
+    return caller.address == caller.local or ipaddress.ip_address(caller.address).is_loopback
 
 
 def _problem(source: Source, caller: Caller) -> str:

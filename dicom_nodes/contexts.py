@@ -15,7 +15,9 @@ from dicom_nodes.pdu import ContextAnswer, ProposedContext
 
 IMPLICIT_LE = "1.2.840.10008.1.2"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
-DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.8.1"})
+DEFLATED = frozenset({
+    "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205", "1.2.840.10008.1.2.8.1",
+})  # fmt: skip
 VERIFICATION = "1.2.840.10008.1.1"
 STORAGE_COMMITMENT = "1.2.840.10008.1.20.1"
 STORAGE_COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"
@@ -38,6 +40,7 @@ DOCUMENT_PREFIXES = (
 OTHER_STORAGE = frozenset({
     "1.2.840.10008.5.1.4.34.7", "1.2.840.10008.5.1.4.34.10", "1.2.840.10008.5.1.4.38.1", "1.2.840.10008.5.1.4.39.1",
     "1.2.840.10008.5.1.4.43.1", "1.2.840.10008.5.1.4.44.1", "1.2.840.10008.5.1.4.45.1",
+    "1.2.840.10008.5.1.1.27", "1.2.840.10008.5.1.1.29", "1.2.840.10008.5.1.1.30",  # retired: print, hardcopy
 })  # fmt: skip
 STANDARD, STORAGE_ARC = "1.2.840.10008.", "1.2.840.10008.5.1.4.1.1."
 
@@ -122,10 +125,12 @@ def answer_roles(
 ) -> dict[str, tuple[bool, bool]]:
     """Return the SCU and SCP roles granted to the requestor (PS3.7 Annex D.3.3.4), for accepted contexts only.
 
-    It may be SCU of what we serve, and SCP of Storage Commitment alone: that is how a PACS brings its reports.
+    It may be SCU of what we serve, but of Storage Commitment SCP alone: that is how a PACS brings its reports.
     """
     classes = {one.abstract_syntax for one in accepted}
-    return {uid: (scu, scp and uid == STORAGE_COMMITMENT) for uid, (scu, scp) in proposed.items() if uid in classes}
+    ours = {uid: roles for uid, roles in proposed.items() if uid in classes}
+    reports = STORAGE_COMMITMENT
+    return {uid: (scu and uid != reports, scp and uid == reports) for uid, (scu, scp) in ours.items()}
 
 
 def is_document(sop_class_uid: str) -> bool:

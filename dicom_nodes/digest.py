@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom import Dataset
 from pydicom._dicom_dict import DicomDictionary
@@ -37,6 +37,7 @@ WORD = {  # bytes of one number, for big endian (PS3.5 Section 7.3)
 LONG_LENGTH = {b"OB", b"OD", b"OF", b"OL", b"OW", b"OV", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 ITEM_START = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")
+PIXEL_DATA = b"\xe0\x7f\x10\x00"  # its tag in little endian
 TRAILING_PADDING = 0xFFFCFFFC
 UNDEFINED = 0xFFFFFFFF
 DEEPEST = 32  # nested sequences
@@ -96,6 +97,25 @@ def pixel_digest(ds: Dataset) -> str:
         if tag in ds:
             for part in _pixel_parts(ds, ds.get_item(tag)):
                 total.update(part)
+    return total.hexdigest()
+
+
+def streamed_pixel_digest(ds: Dataset, file: BinaryIO, size: int) -> str | None:
+    """Return the same digest of native little-endian pixels, read piece by piece from where the header ended.
+
+    None where that cannot be: compressed or big-endian pixels, several pixel elements, anything after them.
+    """
+    syntax = ds.file_meta.get("TransferSyntaxUID")
+    if syntax is None or syntax.is_encapsulated or not syntax.is_little_endian or syntax.is_deflated:
+        return None
+    head = file.read(8 if syntax.is_implicit_VR else 12)
+    length = int.from_bytes(head[-4:], "little")
+    if head[:4] != PIXEL_DATA or length == UNDEFINED or file.tell() + length != size:
+        return None
+    total, left = _new(), min(length, native_length(ds))
+    while left and (piece := file.read(min(left, 1 << 20))):
+        total.update(piece)
+        left -= len(piece)
     return total.hexdigest()
 
 

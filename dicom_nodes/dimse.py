@@ -35,7 +35,10 @@ BUFFER = 4 * pdu.MAXIMUM_LENGTH  # several PDUs for each recv and writev
 MOST_PIECES = 512  # fragments of one writev
 MOST_MESSAGES = 8  # incomplete ones, each on a context of its own
 TICK_S = 0.5  # how often a silent association looks at its deadlines
-PDU_S = 10.0  # from the first byte of a PDU to its last
+PDU_S = 10.0  # from the first byte of a PDU to its last, and longer while it comes at the
+SLOWEST = 4096  # bytes a second of a slow line
+PROGRESS = 1024  # bytes at once that keep an association from counting as silent
+MOST_EMPTY = 64  # fragments without content in one message
 MESSAGE_PAUSE_S = 60.0  # without a byte inside a message
 MESSAGE_S = 3600.0  # for one message
 IDLE_S = 300.0  # between messages
@@ -70,6 +73,7 @@ class _Message:
         self.command_set = bytearray()
         self.command: Command | None = None
         self.keeping: Keeping | None = None
+        self.empty = 0
 
 
 class Association:
@@ -131,21 +135,19 @@ class Association:
                 raise _Over("the peer closed the connection")
             quick_acknowledge(self.connection)
             self._end += count
+            if count >= PROGRESS:
+                clock.place.heard()
             return
 
     def _tick(self, clock: _Clock) -> None:
-        """Look around while nothing comes."""
+        """Look around, also while nothing comes: end when the place is gone, or told to stop, or too late."""
         if not clock.place.is_mine():
             self._abort("gave its place to another")
-        self._mind(clock)
-
-    def _mind(self, clock: _Clock) -> None:
-        """Ask for release when told to stop, between messages; abort what takes too long."""
         inside = bool(self._messages)
         if clock.stop.is_set() and not inside and self.state is State.DATA_TRANSFER:
             self._send(pdu.RELEASE_REQUEST)
             self._enter(State.AWAIT_RELEASE_RP, clock)
-        late = clock.late(self.state, inside, partial=self._end > self._start)
+        late = clock.late(self.state, inside, partial=self._end - self._start)
         if late:
             self._abort(late)
 
@@ -166,7 +168,7 @@ class Association:
             self._start = after
             clock.whole()
         self._flush()
-        self._mind(clock)
+        self._tick(clock)
 
     # --- upper layer ---
 
@@ -214,6 +216,7 @@ class Association:
             begin, at = at + pdu.PDV_HEADER.size, at + 4 + length
             if length < 2 or at > end:
                 raise pdu.BadPDU("a fragment is longer than its PDU")
+            self._count(context, 4 + length, empty=length == 2)
             if context not in self.accepted:
                 raise pdu.BadPDU("a fragment on a context that was not accepted")
             if control & pdu.COMMAND:
@@ -256,15 +259,20 @@ class Association:
             self._flush()
             self._target = message.keeping
         self._pieces.append(self._view[begin:end])
-        self._count(end - begin)
         if len(self._pieces) >= MOST_PIECES:
             self._flush()
         if control & pdu.LAST:
             self._flush()
             self._complete(context, message, clock)
 
-    def _count(self, length: int) -> None:
+    def _count(self, context: int, length: int, empty: bool) -> None:
+        """Bound what an association brings, and what a message brings without bringing anything."""
         self.bytes += length
+        message = self._messages.get(context)
+        if empty and message is not None:
+            message.empty += 1
+            if message.empty > MOST_EMPTY:
+                raise pdu.BadPDU("too many fragments without content")
         if self.bytes > self.services.limits.association_bytes:
             raise pdu.BadPDU("more than receiver.max_association_gb in one association", pdu.NOT_SPECIFIED)
 
@@ -275,6 +283,7 @@ class Association:
 
     def _complete(self, context: int, message: _Message, clock: _Clock) -> None:
         """Answer a whole message with one response in one send."""
+        self._flush()  # what came on another context before it must not be forgotten
         del self._messages[context]
         self._target = None
         command = message.command
@@ -342,12 +351,12 @@ class _Clock:
         """The state changed."""
         self._entered = time.monotonic()
 
-    def late(self, state: State, inside: bool, partial: bool) -> str:
-        """Return which deadline has passed, or nothing."""
+    def late(self, state: State, inside: bool, partial: int) -> str:
+        """Return which deadline has passed, or nothing; `partial`: bytes of a PDU that is not whole."""
         now = time.monotonic()
         if state is not State.DATA_TRANSFER:
             return "no answer to our release request" if now - self._entered > RELEASE_S else ""
-        if partial and now - self._pdu > PDU_S:
+        if partial and now - self._pdu > PDU_S + partial / SLOWEST:
             return "a PDU took too long"
         if inside and now - self._heard > MESSAGE_PAUSE_S:
             return "silence inside a message"

@@ -63,6 +63,8 @@ def read_open(file: BinaryIO, *, pixels: bool = False) -> Dataset:
             _refuse_deflated(file)
             ds = dcmread(file, stop_before_pixels=not pixels)
         except READ_ERRORS as error:
+            if isinstance(error, OSError) and error.errno:
+                raise  # the disk or the process is in trouble, not the file
             raise _unreadable("this is not a readable DICOM file") from error
     _refuse_cut(ds)
     return ds

@@ -17,9 +17,9 @@ from itertools import dropwhile
 from pathlib import Path
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from appliance.catalogue import Catalogue, events, receiving, studies
+from appliance.catalogue import Catalogue, events, receiving, retention, studies
 from appliance.catalogue.connection import now
 from appliance.catalogue.receiving import KnownInstance, ReceivedInstance
 from appliance.errors import CurieError
@@ -132,18 +132,25 @@ class Indexer(threading.Thread):
             try:
                 self._write(batch)
                 return
-            except (OperationalError, InterfaceError) as error:  # the catalogue is away: ask again without end
-                logger().error("catalogue_away", cause=type(error).__name__, waiting=len(batch))
+            except (DBAPIError, OSError) as error:  # catalogue or disk are in trouble: ask again, without end
+                if isinstance(error, DataError | IntegrityError):
+                    self._one_by_one(batch, error)
+                    return
+                logger().error("catalogue_or_disk_away", cause=type(error).__name__, waiting=len(batch))
                 time.sleep(wait_s)
                 wait_s = min(wait_s * 2, 10)
             except Exception as error:  # noqa: BLE001 - the edge of this thread: one bad file must not stop the others
-                logger().error("indexing_failed", cause=type(error).__name__, waiting=len(batch))
-                if len(batch) == 1:
-                    self._give_up(batch[0])
-                    return
-                for arrival in batch:
-                    self._until_written([arrival])
+                self._one_by_one(batch, error)
                 return
+
+    def _one_by_one(self, batch: Sequence[Arrival], error: Exception) -> None:
+        """Find the one that the catalogue does not take, and set it aside."""
+        logger().error("indexing_failed", cause=type(error).__name__, waiting=len(batch))
+        if len(batch) == 1:
+            self._give_up(batch[0])
+            return
+        for arrival in batch:
+            self._until_written([arrival])
 
     def _give_up(self, arrival: Arrival) -> None:
         """Set aside a file whose rows the catalogue does not take; nothing is deleted."""
@@ -197,13 +204,25 @@ class Indexer(threading.Thread):
         """
         with self.catalogue.read() as connection:
             known = receiving.paths_known(connection)
-        paths = [path for path in self.spool.files() if path not in known]
+        paths = self._without_removed([path for path in self.spool.files() if path not in known])
         told = [path for path in self.spool.messages() if self._is_whole(path)]
         found: list[Arrival] = [FileKept(path, adopted=True) for path in paths if self._is_whole(path)]
         found += [MessageKept(path) for path in sorted(told, key=self._age)]
         for arrival in found:
             self.put(arrival)
         return len(found)
+
+    def _without_removed(self, paths: list[str]) -> list[str]:
+        """Finish what retention began: a file that was to go, and did not come again since, goes."""
+        with self.catalogue.read() as connection:
+            removed = retention.removed_among(connection, paths)
+        left = []
+        for path in paths:
+            if path in removed and self._age(path) <= removed[path].timestamp() * 1e9 + 1e9:
+                self.spool.remove(path)
+            else:
+                left.append(path)
+        return left
 
     def _age(self, path: str) -> int:
         try:
@@ -217,6 +236,9 @@ class Indexer(threading.Thread):
                 return True
         except FileNotFoundError:
             return False  # written and dropped meanwhile
+        except OSError as error:
+            logger().error("file_not_readable", file=path, cause=error.strerror)
+            return False  # the next scan asks again
         self._set_aside(path, "it is torn")
         return False
 
@@ -368,6 +390,9 @@ def _is_at_its_place(
     if known is None:
         return False
     identity, known_state = known
+    if known_state == "unreadable" and state != "unreadable":
+        receiving.drop_row(connection, identity)
+        return False
     receiving.count_again(connection, identity)
     receiving.keep_file(connection, identity, row)
     if known_state == "replaced" and state == "current":

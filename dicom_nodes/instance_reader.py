@@ -16,7 +16,7 @@ from appliance.catalogue.receiving import ReceivedInstance
 from appliance.errors import InstanceRefused
 from dicom_nodes.arrivals import FileKept
 from dicom_nodes.contexts import is_document, is_uid
-from dicom_nodes.digest import header_digest, pixel_digest
+from dicom_nodes.digest import header_digest, pixel_digest, streamed_pixel_digest
 from dicom_nodes.header import attributes, geometry, read_open, whole_between
 from dicom_nodes.result_files import is_own_result
 from dicom_nodes.values import text
@@ -26,6 +26,7 @@ KEPT_OF_PATIENT = {"PatientSex", "PatientAge", "PatientPosition", "PatientOrient
 SOP_INSTANCE_UID, SOP_CLASS_UID, STUDY_UID, SERIES_UID = 0x00080018, 0x00080016, 0x0020000D, 0x0020000E
 INSTANCE_NUMBER, STUDY_RELATED, SERIES_RELATED = 0x00200013, 0x00201208, 0x00201209
 NUMBERS_OF_IS = (-(2**31), 2**31 - 1)  # PS3.5 Table 6.2-1
+LARGE = 64 * 1024 * 1024  # bytes of a file that is not read as a whole, where that can be
 COUNTS = (1, 1_000_000)  # of instances; others are absurd
 
 
@@ -35,15 +36,17 @@ def read_instance(
     """Return the row of a spool file; one that cannot be read has the state `unreadable`, and a reason.
 
     Attributes are read for the first image of a series: not where `is_known` says that (study, series) has a row.
+    Raises OSError when the disk does not answer.
     """
     path = folder / file.path
     stat = path.stat()
     # an adopted file lay there unseen: its study is not quiet because the machine was off
     at = datetime.fromtimestamp(stat.st_mtime, UTC) if file.association_id else now()
     try:
-        with path.open("rb") as stream:
-            ds = read_open(stream, pixels=True)
-        return _row(ds, file, stat.st_size, at, is_known), ""
+        ds, pixels = _read(path, stat.st_size)
+        return _row(ds, pixels, file, stat.st_size, at, is_known), ""
+    except OSError:
+        raise  # not the file's fault: to be tried again
     except Exception as error:  # noqa: BLE001 - whatever a file does to its reader, it is set aside and nothing stops
         reason = str(error) if isinstance(error, InstanceRefused) else f"cannot be read ({type(error).__name__})"
         digest = Path(file.path).name[:64]
@@ -55,8 +58,20 @@ def read_instance(
         return row, reason
 
 
+def _read(path: Path, size: int) -> tuple[Dataset, str]:
+    """Return the header of a file, or all of a small one, and the digest of its pixels."""
+    with path.open("rb") as stream:
+        if size > LARGE:
+            ds = read_open(stream)
+            if digest := streamed_pixel_digest(ds, stream, size):
+                return ds, digest
+            stream.seek(0)
+        ds = read_open(stream, pixels=True)
+    return ds, pixel_digest(ds)
+
+
 def _row(
-    ds: Dataset, file: FileKept, size: int, at: datetime, is_known: Callable[[str, str], bool] | None
+    ds: Dataset, pixels: str, file: FileKept, size: int, at: datetime, is_known: Callable[[str, str], bool] | None
 ) -> ReceivedInstance:
     uid, sop_class, study, series = uids = [
         text(ds, t) for t in (SOP_INSTANCE_UID, SOP_CLASS_UID, STUDY_UID, SERIES_UID)
@@ -76,12 +91,12 @@ def _row(
         path=file.path,
         bytes=size,
         header_digest=header_digest(ds),
-        pixel_digest=pixel_digest(ds),
+        pixel_digest=pixels,
         patient_key=patient_key(ds),
         state=state,
         received_at=at,
         association_id=file.association_id,
-        modality=text(ds, 0x00080060),
+        modality=text(ds, 0x00080060)[:16],
         accession_number=text(ds, 0x00080050)[:64],
         attributes=_routing_attributes(ds) if is_image and not (is_known and is_known(study, series)) else {},
         geometry=[asdict(plane) for plane in geometry(ds)] if is_image else [],

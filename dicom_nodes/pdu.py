@@ -83,7 +83,7 @@ def titles(pdu: bytes | memoryview) -> tuple[str, str]:
 
 def _title(raw: bytes) -> str:
     try:
-        text = raw.decode("ascii")
+        text = raw.rstrip(b"\0").decode("ascii")
     except UnicodeDecodeError:
         raise BadPDU("an AE title is not ASCII") from None
     if not text.isprintable():
@@ -91,11 +91,15 @@ def _title(raw: bytes) -> str:
     return text.strip()
 
 
+class VersionUnknown(BadPDU):
+    """The requestor does not offer protocol version 1 (PS3.8 Section 9.3.2): answered by a rejection."""
+
+
 def decode_request(pdu: bytes) -> Request:
     """Return the A-ASSOCIATE-RQ (PS3.8 Table 9-11) whose bytes after the header these are. Raises BadPDU."""
     called, calling = titles(pdu)
     if not struct.unpack_from(">H", pdu)[0] & 1:
-        raise BadPDU("protocol version 1 is not offered", UNRECOGNIZED_PARAMETER)
+        raise VersionUnknown("protocol version 1 is not offered")
     contexts: list[ProposedContext] = []
     user: dict[str, object] = {}
     for kind, item in _items(pdu[68:]):

@@ -116,7 +116,7 @@ class Places:
 
     def _rivals(self, taken: list[_Taken], title: bytes, host: bytes, listed: bool) -> tuple[list[_Taken], str]:
         """Return who shares a limit that is reached, and its name; no reason: nothing stands in the way."""
-        same_title = [one for one in taken if _text(one.ae_title) == title]
+        same_title = [one for one in taken if _text(one.ae_title) == title and one.listed == listed]
         if len(same_title) >= self.limits.per_source:
             return same_title, "too many associations of this source"
         strangers = [one for one in taken if not one.listed]

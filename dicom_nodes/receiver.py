@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import queue
+import resource
 import signal
 import socket
 import ssl
@@ -39,6 +40,7 @@ MOST_TOLD = 100  # arrivals in one datagram; the longest are 300 bytes, or name 
 LINGER_S = 0.02  # how long arrivals are gathered
 OVER, RESCAN = b"over", b"rescan"  # datagrams that are no arrivals
 FEED_BUFFER = 4 * 1024 * 1024  # bytes that may wait for the indexer in the socket
+MOST_MEMORY = 8 * 1024**3  # bytes that the indexing child may map
 M_ARENA_MAX = -8  # of glibc's mallopt
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM"  # of TLS 1.2 (PS3.15 Annex B.12: BCP 195)
 
@@ -137,16 +139,21 @@ def _say(tell: socket.socket, word: bytes) -> None:
 
 def index(settings: Settings, spool: Spool, feed: socket.socket, parent: int) -> None:
     """Be the indexing child: batch what is told into rows, and speak for the receiver in `curie status`."""
-    told: dict[str, Callable[[], float]] = {}
-    detail = lambda: {name: round(ask(), 1) for name, ask in told.items()}  # noqa: E731
+    _end_with_any_thread()
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))  # a file may be made to need more
+    told: list[Callable[[], float]] = []  # what says how far behind we are
+    detail = lambda: {"behind_s": round(max((ask() for ask in told), default=0.0), 1)}  # noqa: E731
     os.nice(5)  # receiving comes first
     with running("receiver-indexer", settings, detail, speaks_for=("receiver", parent)) as process:
         for number in (signal.SIGTERM, signal.SIGINT):  # it ends when the accepting children have told all
             signal.signal(number, signal.SIG_IGN)
         indexer = Indexer(process.catalogue, spool)
-        told["behind_s"] = indexer.behind_s
+        told.append(indexer.behind_s)
         indexer.start()
+        began = time.monotonic()
+        told.append(lambda: time.monotonic() - began)  # what is being adopted waits, too
         _adopt(indexer)
+        told.pop()
         while (datagram := feed.recv(LONGEST_DATAGRAM)) != OVER:
             if datagram == RESCAN:
                 _adopt(indexer)
@@ -172,6 +179,7 @@ def accept(
     stow: Sequence[Listener] = (),
 ) -> None:
     """Be an accepting child, of `stow` by HTTP."""
+    _end_with_any_thread()
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # else every thread keeps free memory to itself
     teller = Teller(tell)
     acceptor = Acceptor(settings, spool, places, teller.put)
@@ -192,6 +200,16 @@ def _open_stow(acceptor: Acceptor, listener: socket.socket, tls: ssl.SSLContext 
     door = StowDoor(acceptor, listener, tls)
     door.start()
     return door
+
+
+def _end_with_any_thread() -> None:
+    """Let a thread that fails take the process along: the parent starts another one, half a process helps nobody."""
+
+    def failed(what: threading.ExceptHookArgs) -> None:
+        logger().error("thread_failed", cause=what.exc_type.__name__)
+        os._exit(1)
+
+    threading.excepthook = failed
 
 
 class Teller:

@@ -25,6 +25,7 @@ from typing import Any
 from isal.isal_zlib import crc32  # the checksum of zlib, eight times as fast
 
 from appliance.errors import InstanceRefused, Missing
+from appliance.log import logger
 from dicom_nodes.contexts import may_be_kept
 
 GIB = 1024**3
@@ -131,7 +132,11 @@ class Spool:
 
     def is_low(self) -> bool:
         """Return whether free space is below the reserve."""
-        return shutil.disk_usage(self.folder).free < self.reserve_bytes
+        try:
+            return shutil.disk_usage(self.folder).free < self.reserve_bytes
+        except OSError as error:  # a disk that does not answer takes nothing either
+            logger().error("spool_does_not_answer", cause=error.strerror)
+            return True
 
     def begin(self, sop_instance_uid: str) -> Part:
         """Open a part for an instance. Raises InstanceRefused with the status to answer."""
@@ -167,25 +172,32 @@ class Spool:
     def _keep(self, part: Part, stem: str, suffix: str) -> SpoolFile:
         try:
             name, new = self._link(part, stem, suffix)
-            self._sync(part, name, new)
+            if new:
+                self._sync(part, name)
+            else:
+                self._replace(part, name)
         except OSError as error:
             raise _cannot_write(error) from None
         return SpoolFile(name, part.bytes, new)
 
-    def _sync(self, part: Part, name: str, new: bool) -> None:
+    def _sync(self, part: Part, name: str) -> None:
         """Make file and name durable. A name whose file failed to is taken back: a second fsync would say nothing."""
         path = self._root + name
-        folder = path.rpartition("/")[0]
-        if not new:
-            _sync_file(path)
-            _sync_file(folder)
-            return
         try:
             os.fsync(part.descriptor)
-            _sync_file(folder)
+            _sync_file(path.rpartition("/")[0])
         except OSError:
             os.unlink(path)
             raise
+
+    def _replace(self, part: Part, name: str) -> None:
+        """Put our own synced bytes where equal ones lie: those may be another's, not yet synced, or about to go."""
+        path = self._root + name
+        os.fsync(part.descriptor)
+        beside = f"{self._root}part/{uuid.uuid4().hex}"
+        part.link(beside)
+        os.replace(beside, path)
+        _sync_file(path.rpartition("/")[0])
 
     def _link(self, part: Part, stem: str, suffix: str) -> tuple[str, bool]:
         for ordinal in range(1000):
@@ -228,6 +240,21 @@ class Spool:
     def remove(self, path: str) -> None:
         """Delete one file; one that is gone already is fine."""
         (self.folder / path).unlink(missing_ok=True)
+
+    def remove_old(self, path: str, before: float) -> None:
+        """Delete a file unless it came again since `before` (seconds since 1970): then somebody relies on it."""
+        try:
+            if os.stat(self._root + path).st_mtime < before:
+                os.unlink(self._root + path)
+        except FileNotFoundError:
+            return
+
+    def clear_aside(self, before: float) -> int:
+        """Delete what was set aside before a moment; returns how many files."""
+        old = [entry.path for entry in os.scandir(self.aside) if entry.stat().st_mtime < before]
+        for path in old:
+            os.unlink(path)
+        return len(old)
 
 
 def _cannot_write(error: OSError) -> InstanceRefused:

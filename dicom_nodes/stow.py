@@ -74,7 +74,7 @@ class Stow:
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
         self._writers = ThreadPoolExecutor(WRITERS, "stow-writer")
-        self.open: set[str] = set()  # requests that store, by id
+        self.open: dict[str, Peer] = {}  # requests that store, by id
 
     def close(self) -> None:
         """End the threads that write, after what they do now."""
@@ -88,7 +88,7 @@ class Stow:
         except Reply as cut:
             reply = cut
         except _Gone:
-            logger().warning("stow_broken", reason="connection lost", address=_address(scope))
+            self._acceptor.tell_refused("connection lost inside a request", _address(scope))
             return
         except Exception as error:  # noqa: BLE001 - the edge: no request may take the door along
             logger().error("stow_failed", cause=type(error).__name__)
@@ -96,8 +96,7 @@ class Stow:
         finally:
             body.close()
         if reply.cause:
-            self._acceptor.count(reply.cause)
-            logger().warning("stow_refused", reason=reply.cause, status=reply.status, address=_address(scope))
+            self._acceptor.tell_refused(reply.cause, _address(scope))
         await _send(reply, body, send)
 
     async def _answer(self, scope: Message, body: _Body) -> Reply:
@@ -136,7 +135,7 @@ class Stow:
         services = Services(ours.spool, peer, ours.limits, ours.put, ours.count)
         transaction, whole = StoreTransaction(services, boundary, study), False
         ours.put(AssociationOpened(peer.id, peer.ae_title, peer.address))
-        self.open.add(peer.id)
+        self.open[peer.id] = peer
         try:
             outcome = await self._take_in(transaction, place, body)
             whole = True
@@ -147,7 +146,7 @@ class Stow:
             raise Reply(413, "larger than one request may be", str(large)) from None
         finally:
             transaction.close()
-            self.open.discard(peer.id)
+            del self.open[peer.id]
             ours.put(AssociationEnded(peer.id, aborted=not whole))
 
     async def _take_in(self, transaction: StoreTransaction, place: Place, body: _Body) -> Outcome:

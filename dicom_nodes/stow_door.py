@@ -20,8 +20,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from appliance.log import logger
-from dicom_nodes.acceptor import ALIVE_S, Acceptor, fingerprint
-from dicom_nodes.arrivals import AssociationsAlive
+from dicom_nodes.acceptor import ALIVE_S, MOST_IDS, Acceptor, fingerprint
+from dicom_nodes.arrivals import AssociationOpened, AssociationsAlive
 from dicom_nodes.lobby import HANDSHAKE_S, SETUP_S
 from dicom_nodes.stow import Stow
 
@@ -98,8 +98,11 @@ class _Server(uvicorn.Server):
     async def _say_alive(self) -> None:
         while True:
             await asyncio.sleep(ALIVE_S)
-            if self._app.open:
-                self._acceptor.put(AssociationsAlive(tuple(self._app.open)))
+            peers = list(self._app.open.values())
+            for peer in peers:  # an indexer that began anew may not know them
+                self._acceptor.put(AssociationOpened(peer.id, peer.ae_title, peer.address))
+            for at in range(0, len(peers), MOST_IDS):
+                self._acceptor.put(AssociationsAlive(tuple(peer.id for peer in peers[at : at + MOST_IDS])))
             for one in list(self.server_state.connections):
                 one.cut_if_stuck()  # type: ignore[union-attr]
 

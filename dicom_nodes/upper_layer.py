@@ -24,7 +24,7 @@ class Action(StrEnum):
     """What is done; the actions of PS3.8 Table 9-7 and 9-8 in the comment."""
 
     IGNORE = "ignore"  # AR-6: what comes after our release request cannot be answered, so it is not kept
-    ANSWER_RELEASE = "answer release"  # AR-2 and AR-4, AR-9 and AR-4
+    ANSWER_RELEASE = "answer release"  # AR-2 and AR-4, AR-10 and AR-4
     COLLIDE = "collide"  # AR-8
     RELEASED = "released"  # AR-3: close
     ABORTED = "aborted"  # AA-3: close

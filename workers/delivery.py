@@ -168,10 +168,11 @@ class Delivery:
     def _read_report(self, report: Any) -> None:
         with self.catalogue.write() as connection:
             parcels = outbox.of_transaction(connection, report.transaction_uid)
-            outbox.mark_read(connection, report.id)
             if not parcels:
+                outbox.drop_report(connection, report.id)
                 logger().warning("commitment_report_unknown", transaction=report.transaction_uid[:64])
                 return
+            outbox.mark_read(connection, report.id)
             destination = self._known.get(parcels[0].destination)
             asked_of = (destination.ae_title if destination else None) or ""
             verdict = commitment.judge(

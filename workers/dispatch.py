@@ -156,19 +156,23 @@ class Dispatch:
             announcements.forget(connection, now() - ANNOUNCEMENTS_KEPT)
         keep = timedelta(days=self.settings.spool.keep_days)
         self._remove_before(keep)
+        cleared = self.spool.clear_aside(time.time() - keep.total_seconds())
+        if cleared:
+            logger().info("set_aside_removed", count=cleared)
         while self.spool.is_low() and keep > timedelta(hours=1):
             keep /= 2
             self._remove_before(keep)
 
     def _remove_before(self, age: timedelta) -> None:
         while True:
+            marked_at = time.time()
             with self.catalogue.write() as connection:
                 rows = retention.removable_files(connection, now() - age)
                 retention.mark_removed(connection, [id for id, _ in rows])
                 if rows:
                     events.record(connection, "images_removed", count=len(rows))
             for _, path in rows:
-                self.spool.remove(path)
+                self.spool.remove_old(path, marked_at)
             if not rows:
                 return
             logger().info("images_removed", count=len(rows), older_than_s=round(age.total_seconds()))

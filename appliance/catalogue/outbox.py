@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from appliance.catalogue import events
 from appliance.catalogue.tables import commitment_report, job, outbox, result
@@ -177,6 +177,11 @@ def unread_reports(connection: Connection) -> list[Any]:
 def mark_read(connection: Connection, report_id: int) -> None:
     """Record that a report has been judged."""
     connection.execute(update(commitment_report).where(commitment_report.c.id == report_id).values(read=1))
+
+
+def drop_report(connection: Connection, report_id: int) -> None:
+    """Forget a report of a request that was never ours, or is answered: such may come without end."""
+    connection.execute(delete(commitment_report).where(commitment_report.c.id == report_id))
 
 
 def counts(connection: Connection) -> dict[str, int]:

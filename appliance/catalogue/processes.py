@@ -13,6 +13,7 @@ from appliance.catalogue.tables import process
 
 BEAT_S = 3.0
 HEALTHY_S = 15.0
+FORGET_S = 3600.0  # an indexer that did not beat for so long holds nothing back any more
 
 
 def beat(
@@ -52,13 +53,22 @@ def listing(connection: Connection, now: datetime) -> list[dict[str, Any]]:
 
 
 def behind_s(connection: Connection, now: datetime) -> float:
-    """Return how far the slowest healthy receiver's rows are behind what it acknowledged, in seconds."""
-    told = (
-        one["detail"].get("behind_s", 0.0)
-        for one in listing(connection, now)
-        if one["name"].startswith("receiver") and one["healthy"]
-    )
-    return max((float(seconds) for seconds in told if isinstance(seconds, int | float)), default=0.0)
+    """Return how far the slowest receiver's rows are behind what it acknowledged, in seconds.
+
+    An indexer that stopped beating is behind by the time since: its studies wait for it, for an hour at most.
+    """
+    rows = connection.execute(
+        select(process.c.beat_at, process.c.detail).where(
+            process.c.name.startswith("receiver"), process.c.beat_at > now - timedelta(seconds=FORGET_S)
+        )
+    ).all()
+    longest = 0.0
+    for row in rows:
+        told = row.detail.get("behind_s")
+        if isinstance(told, int | float):
+            late = (now - row.beat_at).total_seconds() - 2 * BEAT_S
+            longest = max(longest, float(told) + max(0.0, late))
+    return longest
 
 
 def _alive(host: str, pid: int) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from appliance.catalogue.tables import association, instance, result
@@ -130,6 +130,11 @@ def paths_known(connection: Connection, among: Sequence[str] | None = None) -> s
     if among is not None:
         query = query.where(instance.c.path.in_(among))
     return set(connection.execute(query).scalars())
+
+
+def drop_row(connection: Connection, id: int) -> None:
+    """Forget that a file could not be read: now it can."""
+    connection.execute(delete(instance).where(instance.c.id == id))
 
 
 def count_again(connection: Connection, id: int) -> None:

@@ -43,3 +43,14 @@ def removable_files(connection: Connection, before: datetime, limit: int = 500) 
 def mark_removed(connection: Connection, ids: Sequence[int]) -> None:
     """Record that spool files are about to be deleted; the records stay."""
     connection.execute(update(instance).where(instance.c.id.in_(ids)).values(file_removed=1))
+
+
+def removed_among(connection: Connection, paths: Sequence[str]) -> dict[str, datetime]:
+    """Return of these relative paths those that were to be deleted, and when their instance came."""
+    found: dict[str, datetime] = {}
+    for at in range(0, len(paths), 500):
+        query = select(instance.c.path, instance.c.received_at).where(
+            instance.c.file_removed == 1, instance.c.path.in_(paths[at : at + 500])
+        )
+        found |= {row.path: row.received_at for row in connection.execute(query)}
+    return found

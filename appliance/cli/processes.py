@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from appliance.process import keep_stepping, running
@@ -10,6 +11,7 @@ from appliance.settings import Settings
 
 def run_receiver(settings: Settings, number: int) -> None:  # noqa: ARG001
     """Receive until told to stop."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads start with the import; the parent forks
     from appliance.cli import explain
     from dicom_nodes.receiver import run_receiver as run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from appliance.settings import Settings, parse
 from dicom_nodes.acceptor import Acceptor
-from dicom_nodes.arrivals import Arrival, FileKept
+from dicom_nodes.arrivals import Arrival, AssociationEnded, FileKept
 from dicom_nodes.places import Limits, Places
-from dicom_nodes.receiver import listen
+from dicom_nodes.receiver import listen, listen_for_stow
 from dicom_nodes.spool import Spool
+from dicom_nodes.stow_door import StowDoor
+from tests.web_peer import Answer, body, post
 
 SETTINGS = """
 [receiver]
@@ -89,3 +92,59 @@ def open_door(tmp_path: Path, free_port: int) -> Iterator[Callable[..., OpenDoor
     yield start
     for one in opened:
         one.close()
+
+
+class Second:
+    """An acceptor with its HTTP door."""
+
+    def __init__(self, door: OpenDoor) -> None:
+        self.door = door
+        self.port = door.settings.receiver.stow_port
+        (self.listener, tls), *_ = listen_for_stow(door.settings)
+        self.server = StowDoor(door.acceptor, self.listener, tls)
+        self.server.start()
+
+    def post(self, *files: bytes, path: str = "/studies") -> Answer:
+        """Store files."""
+        return post(self.port, body(files), path)
+
+    def is_clean(self) -> bool:
+        """Return whether no place is taken and no part is left."""
+        from tests.dicom_nodes.test_dimse import parts  # which imports this module
+
+        return self.door.places.count() == 0 and parts(self.door) == []
+
+    def ended(self) -> AssociationEnded:
+        """Return the end of the only request."""
+        return self.door.wait(lambda: next((o for o in self.door.told if isinstance(o, AssociationEnded)), None))
+
+    def close(self) -> None:
+        """Stop it."""
+        self.server.stop()
+        self.listener.close()
+
+
+@pytest.fixture
+def stow_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def open_second(open_door: Callable[..., OpenDoor], stow_port: int) -> Iterator[Callable[..., Second]]:
+    """Return a function that opens both doors."""
+    opened: list[Second] = []
+
+    def start(more: str = "", text: str = SETTINGS) -> Second:
+        opened.append(Second(open_door(f"stow = true\nstow_port = {stow_port}\n{more}", text)))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+@pytest.fixture
+def second(open_second: Callable[..., Second]) -> Second:
+    return open_second()

@@ -59,8 +59,24 @@ def test_a_source_without_one_may_come_either_way() -> None:
         assert admission().judge(Caller("CURIE", "OLD", "10.0.0.1", certificate)).services == EVERYTHING
 
 
+def test_a_destination_is_listed_only_from_its_own_address() -> None:
+    found = admission()
+    found.resolve()
+    assert found.judge(Caller("CURIE", "PACS", "10.0.0.9")).listed
+    assert not found.judge(Caller("CURIE", "PACS", "10.9.9.9")).listed
+
+
+def test_two_entries_of_one_title_are_both_looked_at() -> None:
+    more = f'[[sources]]\nae_title = "CT1"\nhosts = ["172.16.0.0/16"]\nfingerprint = "{WRONG}"\n'
+    found = Admission(parse(TEXT.replace("UNKNOWN", "refuse") + more, Path("/x/curie.toml")))
+    assert found.judge(Caller("CURIE", "CT1", "172.16.0.1", WRONG)).listed
+    assert found.judge(Caller("CURIE", "CT1", "10.0.0.1", RIGHT)).listed
+    assert not found.judge(Caller("CURIE", "CT1", "172.16.0.1", RIGHT)).services
+
+
 def test_destinations_report_and_we_may_verify_from_here() -> None:
     found = admission()
+    assert found.judge(Caller("CURIE", "CURIE", "10.0.0.5", local="10.0.0.5")).services == ECHO
     assert found.judge(Caller("CURIE", "PACS", "10.9.9.9")).services == REPORTS
     assert found.judge(Caller("CURIE", "CURIE", "127.0.0.1")).services == ECHO
     assert not found.judge(Caller("CURIE", "CURIE", "10.0.0.1")).services

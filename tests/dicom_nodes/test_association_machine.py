@@ -70,7 +70,8 @@ WRONG = [
     (request(CONTEXTS, called="OTHER"), RJ),
     (request(CONTEXTS, calling="STRANGER"), RJ),
     (request(CONTEXTS)[:-1] + b"\xff\xff", 0),  # cannot be told from one that ends two bytes later: see `turned_away`
-    (pdu(raw_peer.RQ, bytes(80)), ABORT),
+    (pdu(raw_peer.RQ, b"\0\1\0\0" + b"CURIE".ljust(16) + b"SCANNER".ljust(16) + bytes(44)), ABORT),
+    (pdu(raw_peer.RQ, bytes(80)), RJ),  # no version that we have
     (pdu(RELEASE_RQ), ABORT),
 ]
 

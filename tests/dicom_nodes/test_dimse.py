@@ -100,6 +100,38 @@ def test_messages_on_two_contexts_may_be_interleaved(door: OpenDoor, peer: RawPe
     assert [one[-8:] for one in door.kept()] == [b"two,two.", b"one,one."]
 
 
+@pytest.mark.parametrize("field", [raw_peer.C_ECHO, 0x0FFF])
+def test_a_message_between_two_fragments_costs_no_byte(door: OpenDoor, peer: RawPeer, field: int) -> None:
+    peer.associate([(1, MR, [EXPLICIT]), (3, VERIFICATION, [IMPLICIT])])
+    between = fragment(3, COMMAND | LAST, command(field, 8, VERIFICATION, dataset=False))
+    peer.send(data(STORE, fragment(1, 0, b"AAAA"), between, fragment(1, LAST, b"BBBB")))
+    if field == raw_peer.C_ECHO:
+        assert peer.status(8) == 0
+    assert peer.status(7) == 0
+    assert door.wait(door.kept)[0].endswith(b"AAAABBBB")
+
+
+def test_fragments_without_content_have_an_end(door: OpenDoor, peer: RawPeer) -> None:
+    peer.associate()
+    peer.send(data(STORE, *[fragment(1, 0, b"") for _ in range(100)]))
+    assert peer.pdu()[0] == raw_peer.ABORT
+
+
+def test_who_drips_gives_its_place_to_another(open_door: Door) -> None:
+    door = open_door("max_associations_per_source = 1")
+    with RawPeer(door.address) as drip, RawPeer(door.address) as other:
+        drip.associate()
+        drip.send(data(STORE))
+        for _ in range(8):
+            drip.send(data(fragment(1, 0, b"x")))
+            time.sleep(0.1)
+        other.associate()
+        drip.send(data(fragment(1, 0, b"x")))
+        assert drip.pdu()[0] == raw_peer.ABORT
+        assert other.store("1.2.3", b"content") == 0
+        door.wait(lambda: door.places.count() == 1)
+
+
 def test_many_instances_sent_at_once_and_message_ids_that_wrap(door: OpenDoor, peer: RawPeer) -> None:
     peer.associate()
     ids = [65534, 65535, 0, 1]

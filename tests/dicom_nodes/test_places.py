@@ -49,6 +49,13 @@ def test_an_address_of_strangers_has_a_share(places: Places) -> None:
     assert places.take("Y", "10.0.0.1", False) == "too many associations of this address"
 
 
+def test_a_borrowed_title_takes_no_place_of_its_owner(places: Places) -> None:
+    for number in range(6):
+        places.take("PACS", f"10.9.0.{number}", False)
+    for _ in range(2):
+        take(places, "PACS")
+
+
 def test_a_place_that_is_left_is_free(places: Places) -> None:
     held = [take(places, "A") for _ in range(4)]
     held[2].leave()

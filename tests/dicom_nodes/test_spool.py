@@ -128,6 +128,31 @@ def test_a_name_whose_file_does_not_reach_the_disk_is_taken_back(spool: Spool, m
     assert spool.keep("1.2.3", b"content").new
 
 
+def test_the_same_bytes_again_are_ones_own_file_before_they_are_acknowledged(spool: Spool) -> None:
+    first = spool.keep("1.2.3", b"content")
+    inode = (spool.folder / first.path).stat().st_ino
+    spool.keep("1.2.3", b"content")
+    assert (spool.folder / first.path).stat().st_ino != inode
+    assert os.listdir(spool.parts) == []
+
+
+def test_what_came_again_is_not_removed_as_old(spool: Spool) -> None:
+    path = spool.keep("1.2.3", b"content").path
+    os.utime(spool.folder / path, (1000, 1000))
+    spool.remove_old(path, 999)
+    assert (spool.folder / path).exists()
+    spool.remove_old(path, 1001)
+    assert not (spool.folder / path).exists()
+    spool.remove_old(path, 1001)
+
+
+def test_what_was_set_aside_goes_in_time(spool: Spool) -> None:
+    path = spool.keep("1.2.3", b"content").path
+    spool.set_aside(path)
+    assert spool.clear_aside(1000) == 0
+    assert spool.clear_aside(2**32) == 1
+
+
 def test_a_durable_write_replaces_whole_files(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "c.dcm"
     write_durably(path, b"one")

@@ -6,8 +6,7 @@ or a request acknowledged must equal what was kept, what it sent must be PDUs, a
 
 from __future__ import annotations
 
-import atexit
-import shutil
+import os
 import struct
 import tempfile
 import threading
@@ -60,9 +59,8 @@ class FuzzSpool(Spool):
     """A spool that opens real parts, and counts instead of keeping."""
 
     def __init__(self) -> None:
-        super().__init__(Path(tempfile.mkdtemp(dir=_memory())), 0)
-        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
-        self.parts.mkdir()
+        super().__init__(_memory() / f"curie-fuzz-{os.getuid()}", 0)  # the fuzzer's end runs no clean-up: one for all
+        self.parts.mkdir(parents=True, exist_ok=True)
         self.open: list[Part] = []
 
     def begin(self, sop_instance_uid: str) -> Part:
@@ -79,8 +77,8 @@ class FuzzSpool(Spool):
         return SpoolFile("message/kept", part.bytes, True)
 
 
-def _memory() -> str | None:
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+def _memory() -> Path:
+    return Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
 
 
 STOP_AFTER, LOSES_PLACE, DOES_NOT_READ, RESETS = 0x1F, 0x20, 0x40, 0x80  # bits of the second byte
