@@ -32,11 +32,13 @@ reserve_gb = 0.2
 host = "127.0.0.1"
 port = {port}
 unknown_sources = "accept"
+processes = {processes}
 max_associations_per_source = 64
 max_associations_per_address = 64
 [[sources]]
 ae_title = "BENCH"
 """
+PROCESSES = min(4, os.cpu_count() or 1)  # as docs/operating.md advises for many associations
 START_S = 60.0
 END_S = 30.0
 SETTLE_S = 0.5
@@ -58,7 +60,7 @@ class Subject:
 
 def _curie(folder: Path, port: int) -> list[str]:
     file = folder / "curie.toml"
-    file.write_text(CURIE_TOML.format(port=port))
+    file.write_text(CURIE_TOML.format(port=port), processes=PROCESSES)
     return [sys.executable, "-m", "appliance.cli.main", "run", "receiver", "--config", str(file)]
 
 

@@ -57,6 +57,7 @@ def _overview(settings: Settings) -> str:
             ("Storage Commitment Push Model", "yes" if _commits(settings) else "not configured", "no"),
             ("Modality Performed Procedure Step", "no", "yes"),
             ("Instance Availability Notification", "no", "yes"),
+            ("STOW-RS", "no", "yes" if settings.receiver.stow else "not configured"),
             ("Study Root Query/Retrieve: FIND", "yes" if _finds(settings) else "not configured", "no"),
         ),
     )
@@ -197,11 +198,24 @@ def _communication(settings: Settings) -> str:
     return f"### 4.3 Network interfaces\n\nTCP/IP, port {place.port} of {place.host}; {tls}. IPv4 and IPv6 by address."
 
 
+def _web(settings: Settings) -> str:
+    place = settings.receiver
+    if not place.stow:
+        return "### 4.4 Web services\n\nNone are configured."
+    kind = "HTTPS, client certificate required" if place.tls else "HTTP"
+    return (
+        f"### 4.4 Web services\n\nSTOW-RS (PS3.18 Section 10.5, Store Instances) on port {place.stow_port}, {kind}: "
+        "POST /studies and /studies/{study}, also below /dicom-web; request multipart/related of application/dicom, "
+        "response application/dicom+json. Classes, transfer syntaxes, limits and storage as for C-STORE; sources are "
+        "known by address and certificate."
+    )
+
+
 def _configuration(settings: Settings) -> str:
     rows = [(one.ae_title, ", ".join(one.hosts) or "any", _certificate(one)) for one in settings.sources]
     others = {"refuse": "are refused", "accept": "are accepted"}[settings.receiver.unknown_sources]
     return (
-        "### 4.4 Configuration\n\n"
+        "### 4.5 Configuration\n\n"
         + _table(
             ("AE title", "value"), (("RECEIVER", settings.receiver.ae_title), ("SENDER", settings.sender.ae_title))
         )
@@ -234,6 +248,6 @@ def _security(settings: Settings) -> str:
 
 
 PARTS = (
-    _overview, _model, _acceptance, _storage, _notifications, _initiation, _communication, _configuration,
+    _overview, _model, _acceptance, _storage, _notifications, _initiation, _communication, _web, _configuration,
     _characters, _security,
 )  # fmt: skip

@@ -55,7 +55,7 @@ __all__ = [
 
 BATCH = 100  # rows in one transaction
 LINGER_S = 0.05  # how long a batch waits for more
-BURST_GAP_S, BURST_S = 0.1, 1.5  # a pause ends a burst; no arrival waits longer for the end of one
+BURST_GAP_S, BURST_S = 0.1, 1.0  # a pause ends a burst; no arrival waits longer for the end of one
 LEASE_S = 20.0  # of an association, renewed by `AssociationsAlive`
 
 

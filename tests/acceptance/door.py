@@ -7,12 +7,15 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
+from sqlalchemy import select
 
-from appliance.catalogue import open_catalogue, processes, receiving
+from appliance.catalogue import open_catalogue, processes
 from appliance.catalogue.connection import now
+from appliance.catalogue.tables import instance
 from appliance.settings import load
 from bench.pdus import Broken
 from bench.replayer import Place, echo
@@ -89,14 +92,24 @@ class Door:
         found = wait_for("the receiver's processes", lambda: len(self.pids()) >= 3 and self.pids(), 30)
         return [psutil.Process(pid) for name, pid in found.items() if name.split("-")[-1].isdigit()]
 
-    def indexed(self) -> set[str]:
-        """Return the paths that have rows."""
+    def indexed(self) -> dict[str, str]:
+        """Return the state of each row by its path."""
         catalogue = open_catalogue(self.settings.catalogue_url, self.settings.data_dir)
         try:
             with catalogue.read() as connection:
-                return set(receiving.paths_known(connection))
+                return {row.path: row.state for row in connection.execute(select(instance.c.path, instance.c.state))}
         finally:
             catalogue.close()
+
+    def parts(self) -> list[str]:
+        """Return the files that are being received, those without a name too."""
+        found = os.listdir(self.spool / "part")
+        for process in self.acceptors():
+            for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+                with suppress(OSError):
+                    target = os.readlink(descriptor)
+                    found += [target] if target.startswith(f"{self.spool}/part/") else []
+        return found
 
 
 class Gauge:

@@ -12,7 +12,11 @@ import pytest
 from pydicom import Dataset, dcmread
 from pynetdicom import AE, build_context
 from pynetdicom.sop_class import ModalityPerformedProcedureStep  # type: ignore[attr-defined]
+from sqlalchemy import select
 
+from appliance.catalogue import open_catalogue
+from appliance.catalogue.tables import event
+from appliance.settings import load
 from tests.acceptance.house import Appliance, Orthanc, free_port, wait_for
 from tests.acceptance.test_killed import small_head
 from tests.raw_peer import ABORT, C_STORE, COMMAND, EXPLICIT, LAST, MR, RawPeer, command, data, fragment, pdu
@@ -92,6 +96,18 @@ def jobs_of(appliance: Appliance, study: str) -> list[dict[str, Any]]:
     return [one for one in appliance.json("jobs", "list") if one["study_instance_uid"] == study]
 
 
+def completions(appliance: Appliance, study: str) -> int:
+    """Wait until the study is complete; return how often it was."""
+    wait_for("completion", lambda: appliance.json("explain", study)["state"] == "complete", 60)
+    settings = load(appliance.file)
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    with catalogue.read() as connection:
+        told = select(event.c.seq).where(event.c.kind == "study_complete", event.c.study_instance_uid == study)
+        found = len(connection.execute(told).all())
+    catalogue.close()
+    return found
+
+
 def started_after_s(told: dict[str, Any]) -> float:
     """Return the seconds from the last instance to the start of the job."""
     timings = told["outcomes"][0]["timings"]
@@ -125,6 +141,7 @@ def test_a_pause_inside_an_association_splits_no_study(pair: Pair, tmp_path: Pat
     told = started(appliance, study)
     assert told["complete"]["reason"] == "released"
     assert told["instances"] == 40
+    assert completions(appliance, study) == 1
     assert len(jobs_of(appliance, study)) == 1
 
 
@@ -140,6 +157,7 @@ def test_what_was_acknowledged_before_an_abort_is_completed_by_the_rest(pair: Pa
     again.peer.release()
     told = started(appliance, study)
     assert told["instances"] == 40
+    assert completions(appliance, study) == 1
     assert len(jobs_of(appliance, study)) == 1
 
 
@@ -219,4 +237,5 @@ def test_a_pause_between_associations_is_learned(pair: Pair, tmp_path: Path) -> 
                 time.sleep(PAUSE_S)
     told = started(appliance, study)
     assert told["instances"] == 40
-    assert len(jobs_of(appliance, study)) == 1, "the second study of this source is not split"
+    assert completions(appliance, study) == 1, "the second study of this source is not split"
+    assert len(jobs_of(appliance, study)) == 1

@@ -127,6 +127,8 @@ def test_what_was_acknowledged_survives_kills_at_random_moments(open_door: Open)
     for one in senders:
         one.join(timeout=30)
     wait_for("the receiver", door.answers, 20)
+    assert door.process is not None
+    assert psutil.Process(door.process.pid).num_threads() == 1, "only such a process may fork"
     acknowledged = [one for sender in senders for one in sender.acknowledged]
     assert sum(sender.interrupted for sender in senders) > ROUNDS / 2
     assert len(acknowledged) > 10 * ROUNDS

@@ -35,6 +35,9 @@ def test_it_speaks_of_this_configuration() -> None:
     assert "| pacs | PACS | SEG, SR | yes | no |" in text
     assert "no TLS port is configured" in text
     assert "Other AE titles are refused" in text
+    assert "STOW-RS | no | not configured" in text
+    stow = SETTINGS.format(port=11112, more="stow = true\nstow_port = 8444")
+    assert "on port 8444, HTTP:" in statement(parse(stow, Path("/x/curie.toml")))
     secure = TEXT + '[receiver.tls]\ncertificate = "a"\nkey = "b"\nca = "c"\n'
     assert "TLS 1.2 and 1.3 on port 2762" in statement(parse(secure, Path("/x/curie.toml")))
 

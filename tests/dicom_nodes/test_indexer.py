@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from dicom_nodes.indexer import (
     Indexer,
     MessageKept,
 )
-from dicom_nodes.instance_reader import is_routable, patient_key
+from dicom_nodes.instance_reader import is_routable, patient_key, read_instance
 from dicom_nodes.message import Message
 from dicom_nodes.spool import Spool
 from tests.phantoms import Phantom, part10, quiet, raw_element, series
@@ -455,3 +456,58 @@ def test_the_indexer_says_how_far_it_is_behind(indexer: Indexer, monkeypatch: py
     away.set()
     rows(indexer)
     assert indexer.behind_s() == 0
+
+
+def test_a_file_that_could_not_be_read_once_is_indexed_when_it_comes_again(
+    indexer: Indexer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ds,) = series(Phantom(slices=1))
+    kept = indexer.spool.keep(str(ds.SOPInstanceUID), part10(ds))
+    row, _ = read_instance(indexer.spool.folder, FileKept(kept.path))
+    bad = replace(row, state="unreadable", study_instance_uid="", series_instance_uid="", geometry=[])
+    with indexer.catalogue.write() as connection:
+        receiving.add_instance(connection, bad, 1, "unreadable")
+    indexer.put(FileKept(kept.path))
+    assert [(one.state, one.path) for one in rows(indexer)] == [("current", kept.path)]
+
+
+def test_what_retention_began_is_finished_and_not_taken_for_new(indexer: Indexer) -> None:
+    (ds,) = series(Phantom(slices=1))
+    send(indexer, ds)
+    (row,) = rows(indexer)
+    with indexer.catalogue.write() as connection:
+        retention.mark_removed(connection, [row.id])
+    assert (indexer.spool.folder / row.path).exists(), "killed before it was deleted"
+    again = Indexer(indexer.catalogue, indexer.spool)
+    assert again.adopt() == 0
+    assert not (indexer.spool.folder / row.path).exists()
+
+
+def test_what_came_again_after_its_removal_is_adopted(indexer: Indexer) -> None:
+    (ds,) = series(Phantom(slices=1))
+    send(indexer, ds)
+    (row,) = rows(indexer)
+    with indexer.catalogue.write() as connection:
+        retention.mark_removed(connection, [row.id])
+    later = row.received_at.timestamp() + 60
+    os.utime(indexer.spool.folder / row.path, (later, later))
+    again = Indexer(indexer.catalogue, indexer.spool)
+    assert again.adopt() == 1
+    again.start()
+    (found,) = rows(again)
+    assert found.file_removed == 0
+
+
+def test_a_disk_in_trouble_is_waited_for(indexer: Indexer, monkeypatch: pytest.MonkeyPatch) -> None:
+    (ds,) = series(Phantom(slices=1))
+    read, failures = read_instance, [OSError(5, "Input/output error"), OSError(24, "Too many open files")]
+
+    def sometimes(*arguments: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return read(*arguments)
+
+    monkeypatch.setattr("dicom_nodes.indexer.read_instance", sometimes)
+    send(indexer, ds)
+    assert [one.state for one in rows(indexer)] == ["current"]
+    assert failures == []
