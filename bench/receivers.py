@@ -60,7 +60,7 @@ class Subject:
 
 def _curie(folder: Path, port: int) -> list[str]:
     file = folder / "curie.toml"
-    file.write_text(CURIE_TOML.format(port=port), processes=PROCESSES)
+    file.write_text(CURIE_TOML.format(port=port, processes=PROCESSES))
     return [sys.executable, "-m", "appliance.cli.main", "run", "receiver", "--config", str(file)]
 
 
