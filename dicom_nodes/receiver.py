@@ -181,6 +181,7 @@ def accept(
     """Be an accepting child, of `stow` by HTTP."""
     _end_with_any_thread()
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)  # else every thread keeps free memory to itself
+    spool.hold_folders()
     teller = Teller(tell)
     acceptor = Acceptor(settings, spool, places, teller.put)
     detail = lambda: {"refused": dict(acceptor.refused)}  # noqa: E731

@@ -30,6 +30,7 @@ from dicom_nodes.contexts import may_be_kept
 
 GIB = 1024**3
 CHUNK = 1024 * 1024  # bytes read at once
+SPACE_S = 0.2  # between two looks at the free space
 SPACE_EVERY = 64 * 1024 * 1024  # bytes written between two looks at the free space
 CLAIM_S = 5.0  # how long the children of a killed receiver may take to end
 NAME = re.compile(r"[0-9a-f]{64}\.(\d+)\.([0-9a-f]{8})\.\d+\.(dcm|msg)")
@@ -99,6 +100,8 @@ class Spool:
         self._root = f"{folder}/"  # text: an instance must not cost the making of paths
         self.aside = folder / "aside"
         self._numbers = itertools.count()
+        self._folders: dict[str, int] = {}  # open descriptors of folders that instances go to
+        self._looked_at, self._low = -SPACE_S, False
 
     def claim(self) -> Any:
         """Return an open lock that says: this spool has its receiver. Raises Missing when another holds it."""
@@ -130,13 +133,36 @@ class Spool:
         except OSError as error:
             raise Missing(f"the spool {self.folder} is not writable: {error.strerror}") from None
 
+    def hold_folders(self) -> None:
+        """Open the folders that instances go to, once: each of them is synced for each of its instances."""
+        for name in (f"{n:02x}" for n in range(256)):
+            self._folders[name] = os.open(self._root + name, os.O_RDONLY)
+
+    def let_go(self) -> None:
+        """Close what `hold_folders` opened."""
+        while self._folders:
+            os.close(self._folders.popitem()[1])
+
     def is_low(self) -> bool:
-        """Return whether free space is below the reserve."""
+        """Return whether free space is below the reserve; looked at a few times a second."""
+        if time.monotonic() - self._looked_at > SPACE_S:
+            self._looked_at, self._low = time.monotonic(), self._is_low()
+        return self._low
+
+    def _is_low(self) -> bool:
         try:
             return shutil.disk_usage(self.folder).free < self.reserve_bytes
         except OSError as error:  # a disk that does not answer takes nothing either
             logger().error("spool_does_not_answer", cause=error.strerror)
             return True
+
+    def _sync_folder_of(self, name: str) -> None:
+        folder = name.partition("/")[0]
+        descriptor = self._folders.get(folder)
+        if descriptor is None:
+            _sync_file(self._root + folder)
+        else:
+            os.fsync(descriptor)
 
     def begin(self, sop_instance_uid: str) -> Part:
         """Open a part for an instance. Raises InstanceRefused with the status to answer."""
@@ -185,7 +211,7 @@ class Spool:
         path = self._root + name
         try:
             os.fsync(part.descriptor)
-            _sync_file(path.rpartition("/")[0])
+            self._sync_folder_of(name)
         except OSError:
             os.unlink(path)
             raise
@@ -197,7 +223,7 @@ class Spool:
         beside = f"{self._root}part/{uuid.uuid4().hex}"
         part.link(beside)
         os.replace(beside, path)
-        _sync_file(path.rpartition("/")[0])
+        self._sync_folder_of(name)
 
     def _link(self, part: Part, stem: str, suffix: str) -> tuple[str, bool]:
         for ordinal in range(1000):

@@ -148,6 +148,7 @@ def test_low_disk_refuses_associations_and_instances(open_door: Door, tmp_path: 
     door = open_door()
     peer = call(door, [build_context(MR, SYNTAXES["explicit"])])
     door.spool.reserve_bytes = 10**18
+    time.sleep(0.3)  # the free space is looked at a few times a second
     path = tmp_path / "x.dcm"
     path.write_bytes(part10(series(Phantom(slices=1))[0]))
     assert peer.send_c_store(path).Status == 0xA700
