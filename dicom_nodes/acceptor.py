@@ -19,8 +19,9 @@ from appliance.settings import Settings
 from dicom_nodes import pdu
 from dicom_nodes.admission import LOCAL_LIMIT, NOT_IN_CLEAR, VERSION_UNSUPPORTED, Admission, Caller, Verdict
 from dicom_nodes.arrivals import Arrival, AssociationEnded, AssociationOpened, AssociationsAlive
+from dicom_nodes.connection import close, farewell, prepare
 from dicom_nodes.contexts import ACCEPTED, Service, answer_context, answer_roles
-from dicom_nodes.dimse import Association, End, close, farewell, prepare
+from dicom_nodes.dimse import Association, End
 from dicom_nodes.lobby import Lobby
 from dicom_nodes.places import Place, Places
 from dicom_nodes.services import Accepted, Limits, Peer, Services

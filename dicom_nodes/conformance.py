@@ -12,7 +12,7 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from appliance import __version__
 from appliance.settings import Settings, Source
-from dicom_nodes import dimse, lobby, pdu, report, segmentation, services
+from dicom_nodes import deadlines, lobby, pdu, report, segmentation, services
 from dicom_nodes.admission import LOCAL_LIMIT
 from dicom_nodes.command import MAXIMUM_COMMAND
 from dicom_nodes.contexts import DEFLATED, EXPLICIT_LE, IMPLICIT_LE, SERVICES, Service, service_of
@@ -101,9 +101,9 @@ def _model(settings: Settings) -> str:
                 ("implementation class UID", pdu.IMPLEMENTATION_UID),
                 ("implementation version name", pdu.IMPLEMENTATION_VERSION),
                 ("time for association set-up (ARTIM)", f"{lobby.SETUP_S:g} s"),
-                ("time for a PDU, from first to last byte", f"{dimse.PDU_S:g} s"),
-                ("silence inside a message", f"{dimse.MESSAGE_PAUSE_S:g} s"),
-                ("silence between messages", f"{dimse.IDLE_S:g} s"),
+                ("time for a PDU, from first to last byte", f"{deadlines.PDU_S:g} s"),
+                ("silence inside a message", f"{deadlines.MESSAGE_PAUSE_S:g} s"),
+                ("silence between messages", f"{deadlines.IDLE_S:g} s"),
             ),
         )
     )

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import mmap
 import socket
-import struct
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dicom_nodes import pdu
 from dicom_nodes.command import (
@@ -27,6 +25,8 @@ from dicom_nodes.command import (
     decode_command,
     encode_response,
 )
+from dicom_nodes.connection import quick_acknowledge
+from dicom_nodes.deadlines import Clock
 from dicom_nodes.places import Place
 from dicom_nodes.services import Accepted, Keeping, Services
 from dicom_nodes.upper_layer import Action, State, action, check_length
@@ -34,17 +34,8 @@ from dicom_nodes.upper_layer import Action, State, action, check_length
 BUFFER = 4 * pdu.MAXIMUM_LENGTH  # several PDUs for each recv and writev
 MOST_PIECES = 512  # fragments of one writev
 MOST_MESSAGES = 8  # incomplete ones, each on a context of its own
-TICK_S = 0.5  # how often a silent association looks at its deadlines
-PDU_S = 10.0  # from the first byte of a PDU to its last, and longer while it comes at the
-SLOWEST = 4096  # bytes a second of a slow line
 PROGRESS = 1024  # bytes at once that keep an association from counting as silent
 MOST_EMPTY = 64  # fragments without content in one message
-MESSAGE_PAUSE_S = 60.0  # without a byte inside a message
-MESSAGE_S = 3600.0  # for one message
-IDLE_S = 300.0  # between messages
-RELEASE_S = 2.0  # for an answer to our A-RELEASE-RQ
-CLOSE_S = 1.0  # ARTIM: for the peer to close after the last PDU
-CLOSE_BYTES = 1024 * 1024  # of what still comes meanwhile
 SUCCESS = 0x0000
 
 
@@ -100,7 +91,7 @@ class Association:
 
         The connection stays open for `farewell`, since a reset could overtake what we sent last.
         """
-        clock = _Clock(place, stop)
+        clock = Clock(place, stop)
         try:
             while True:
                 self._receive(clock)
@@ -117,7 +108,7 @@ class Association:
 
     # --- bytes ---
 
-    def _receive(self, clock: _Clock) -> None:
+    def _receive(self, clock: Clock) -> None:
         """Wait for more bytes, keeping an eye on the deadlines."""
         if self._start == self._end:
             self._start = self._end = 0
@@ -139,7 +130,7 @@ class Association:
                 clock.place.heard()
             return
 
-    def _tick(self, clock: _Clock) -> None:
+    def _tick(self, clock: Clock) -> None:
         """Look around, also while nothing comes: end when the place is gone, or told to stop, or too late."""
         if not clock.place.is_mine():
             self._abort("gave its place to another")
@@ -151,7 +142,7 @@ class Association:
         if late:
             self._abort(late)
 
-    def _read(self, clock: _Clock) -> None:
+    def _read(self, clock: Clock) -> None:
         """Take every whole PDU in the buffer, then write what they brought."""
         clock.heard()
         view = self._view
@@ -172,7 +163,7 @@ class Association:
 
     # --- upper layer ---
 
-    def _other(self, kind: int, clock: _Clock) -> None:
+    def _other(self, kind: int, clock: Clock) -> None:
         """Act on anything but P-DATA in data transfer (PS3.8 Section 9.2)."""
         what = action(self.state, kind)
         if what is Action.ANSWER_RELEASE:
@@ -187,7 +178,7 @@ class Association:
         elif what is Action.ABORT:
             self._abort("an unexpected PDU", pdu.UNEXPECTED)
 
-    def _enter(self, state: State, clock: _Clock) -> None:
+    def _enter(self, state: State, clock: Clock) -> None:
         self.state = state
         clock.entered()
 
@@ -207,7 +198,7 @@ class Association:
 
     # --- messages ---
 
-    def _data(self, at: int, end: int, clock: _Clock) -> None:
+    def _data(self, at: int, end: int, clock: Clock) -> None:
         """Take the fragments of one P-DATA-TF (PS3.8 Section 9.3.5 and Annex E)."""
         while at < end:
             if end - at < pdu.PDV_HEADER.size:
@@ -224,7 +215,7 @@ class Association:
             else:
                 self._dataset_fragment(context, begin, at, control, clock)
 
-    def _command_fragment(self, context: int, begin: int, end: int, control: int, clock: _Clock) -> None:
+    def _command_fragment(self, context: int, begin: int, end: int, control: int, clock: Clock) -> None:
         message = self._messages.get(context)
         if message is None:
             if len(self._messages) >= MOST_MESSAGES:
@@ -238,7 +229,7 @@ class Association:
         if control & pdu.LAST:
             self._command(context, message, clock)
 
-    def _command(self, context: int, message: _Message, clock: _Clock) -> None:
+    def _command(self, context: int, message: _Message, clock: Clock) -> None:
         try:
             command = message.command = decode_command(message.command_set)
         except BadCommand as bad:
@@ -251,7 +242,7 @@ class Association:
         if not command.has_dataset:
             self._complete(context, message, clock)
 
-    def _dataset_fragment(self, context: int, begin: int, end: int, control: int, clock: _Clock) -> None:
+    def _dataset_fragment(self, context: int, begin: int, end: int, control: int, clock: Clock) -> None:
         message = self._messages.get(context)
         if message is None or message.command is None:
             raise pdu.BadPDU("a data set without a command", pdu.UNEXPECTED_PARAMETER)
@@ -281,7 +272,7 @@ class Association:
             raise pdu.BadPDU("a data set goes on far beyond the limit", pdu.NOT_SPECIFIED)
         self._pieces = []
 
-    def _complete(self, context: int, message: _Message, clock: _Clock) -> None:
+    def _complete(self, context: int, message: _Message, clock: Clock) -> None:
         """Answer a whole message with one response in one send."""
         self._flush()  # what came on another context before it must not be forgotten
         del self._messages[context]
@@ -321,90 +312,3 @@ class Association:
         with suppress(BufferError):  # a traceback may still hold a piece; then it goes with that
             self._view.release()
             self._buffer.close()
-
-
-class _Clock:
-    """The deadlines of one association."""
-
-    def __init__(self, place: Place, stop: threading.Event) -> None:
-        self.place = place
-        self.stop = stop
-        self._heard = self._pdu = self._message = self._entered = time.monotonic()
-        self._partial = False
-
-    def heard(self) -> None:
-        """Bytes came."""
-        self._heard = time.monotonic()
-        if not self._partial:
-            self._partial, self._pdu = True, self._heard
-
-    def whole(self) -> None:
-        """A PDU is whole; the next one begins with what is left, or with the next bytes."""
-        self._partial, self._pdu = False, self._heard
-
-    def message(self, kept: bool) -> None:
-        """A message was answered."""
-        self._message = time.monotonic()
-        self.place.heard(kept)
-
-    def entered(self) -> None:
-        """The state changed."""
-        self._entered = time.monotonic()
-
-    def late(self, state: State, inside: bool, partial: int) -> str:
-        """Return which deadline has passed, or nothing; `partial`: bytes of a PDU that is not whole."""
-        now = time.monotonic()
-        if state is not State.DATA_TRANSFER:
-            return "no answer to our release request" if now - self._entered > RELEASE_S else ""
-        if partial and now - self._pdu > PDU_S + partial / SLOWEST:
-            return "a PDU took too long"
-        if inside and now - self._heard > MESSAGE_PAUSE_S:
-            return "silence inside a message"
-        if inside and now - self._message > MESSAGE_S:
-            return "a message took too long"
-        if now - self._heard > IDLE_S:
-            return "silence between messages"
-        return ""
-
-
-def prepare(connection: Any, send_s: float = PDU_S) -> None:
-    """Set the socket up: answers leave at once, and no call waits longer than a tick to look at the deadlines."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if hasattr(connection, "cipher"):  # TLS: its own record loop needs Python's timeout
-        connection.settimeout(TICK_S)
-        return
-    connection.setblocking(True)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(TICK_S))
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(send_s))
-
-
-def _timeval(seconds: float) -> bytes:
-    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
-
-
-def quick_acknowledge(connection: Any) -> None:
-    """Acknowledge what came at once: a peer with Nagle's algorithm on waits for that (it resets itself)."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def farewell(connection: Any) -> None:
-    """Sta13: ignore what still comes until the peer closes (AA-6), within ARTIM and a megabyte; then close."""
-    deadline, left = time.monotonic() + CLOSE_S, CLOSE_BYTES
-    while left > 0 and time.monotonic() < deadline:
-        try:
-            content = connection.recv(65536)
-        except (BlockingIOError, TimeoutError):
-            continue
-        except OSError:
-            break
-        if not content:
-            break
-        left -= len(content)
-    close(connection)
-
-
-def close(connection: Any) -> None:
-    """Close a socket, whatever state it is in."""
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-    connection.close()

@@ -19,12 +19,13 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from appliance.catalogue import Catalogue, events, receiving, retention, studies
+from appliance.catalogue import Catalogue, events, receiving, studies
 from appliance.catalogue.connection import now
 from appliance.catalogue.receiving import KnownInstance, ReceivedInstance
 from appliance.errors import CurieError
 from appliance.log import logger
 from dicom_nodes import announcement
+from dicom_nodes.adoption import left_behind, set_aside
 from dicom_nodes.arrivals import (
     Arrival,
     AssociationEnded,
@@ -155,14 +156,7 @@ class Indexer(threading.Thread):
     def _give_up(self, arrival: Arrival) -> None:
         """Set aside a file whose rows the catalogue does not take; nothing is deleted."""
         if isinstance(arrival, FileKept | MessageKept):
-            self._set_aside(arrival.path, "its rows could not be written")
-
-    def _set_aside(self, path: str, reason: str) -> None:
-        try:
-            self.spool.set_aside(path)
-        except FileNotFoundError:
-            return  # it was told twice, and is done
-        logger().error("file_set_aside", file=path, reason=reason)
+            set_aside(self.spool, arrival.path, "its rows could not be written")
 
     def _write(self, batch: Sequence[Arrival]) -> None:
         decided = index_files(self.catalogue, self.spool, [a for a in batch if isinstance(a, FileKept)])
@@ -193,54 +187,15 @@ class Indexer(threading.Thread):
             except FileNotFoundError:
                 continue  # it was told twice, and is done
             except ValueError as error:
-                self._set_aside(path, str(error))
+                set_aside(self.spool, path, str(error))
         return found
 
     def adopt(self) -> int:
-        """Index files and messages that have no rows: a receiver died between its acknowledgement and its word.
-
-        Torn ones are set aside. Returns how many were adopted. It may be called again while the indexer runs; what
-        it finds is then often on its way already, and is written once.
-        """
-        with self.catalogue.read() as connection:
-            known = receiving.paths_known(connection)
-        paths = self._without_removed([path for path in self.spool.files() if path not in known])
-        told = [path for path in self.spool.messages() if self._is_whole(path)]
-        found: list[Arrival] = [FileKept(path, adopted=True) for path in paths if self._is_whole(path)]
-        found += [MessageKept(path) for path in sorted(told, key=self._age)]
+        """Index files and messages that have no rows. Returns how many; it may be called again while this runs."""
+        found = left_behind(self.catalogue, self.spool)
         for arrival in found:
             self.put(arrival)
         return len(found)
-
-    def _without_removed(self, paths: list[str]) -> list[str]:
-        """Finish what retention began: a file that was to go, and did not come again since, goes."""
-        with self.catalogue.read() as connection:
-            removed = retention.removed_among(connection, paths)
-        left = []
-        for path in paths:
-            if path in removed and self._age(path) <= removed[path].timestamp() * 1e9 + 1e9:
-                self.spool.remove(path)
-            else:
-                left.append(path)
-        return left
-
-    def _age(self, path: str) -> int:
-        try:
-            return (self.spool.folder / path).stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0  # written and dropped meanwhile
-
-    def _is_whole(self, path: str) -> bool:
-        try:
-            if self.spool.is_whole(path):
-                return True
-        except FileNotFoundError:
-            return False  # written and dropped meanwhile
-        except OSError as error:
-            logger().error("file_not_readable", file=path, cause=error.strerror)
-            return False  # the next scan asks again
-        self._set_aside(path, "it is torn")
-        return False
 
 
 def index_files(catalogue: Catalogue, spool: Spool, files: Sequence[FileKept]) -> list[Decided]:

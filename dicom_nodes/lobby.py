@@ -18,7 +18,7 @@ from typing import Any
 
 from appliance.log import logger
 from dicom_nodes import pdu
-from dicom_nodes.dimse import CLOSE_BYTES, close
+from dicom_nodes.connection import CLOSE_BYTES, close
 
 SETUP_S = 10.0  # ARTIM: from the connection to a whole A-ASSOCIATE-RQ
 HANDSHAKE_S = 5.0  # TLS, within that

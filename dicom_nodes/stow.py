@@ -32,8 +32,8 @@ from appliance.log import logger
 from dicom_nodes.acceptor import Acceptor
 from dicom_nodes.admission import Recognised
 from dicom_nodes.arrivals import AssociationEnded, AssociationOpened
+from dicom_nodes.connection import CLOSE_BYTES, CLOSE_S, TICK_S
 from dicom_nodes.contexts import is_uid
-from dicom_nodes.dimse import CLOSE_BYTES, CLOSE_S, TICK_S
 from dicom_nodes.multipart import Malformed, WrongMediaType, boundary_of
 from dicom_nodes.places import Place
 from dicom_nodes.services import Peer, Services

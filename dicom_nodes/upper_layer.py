@@ -2,7 +2,7 @@
 
 P-DATA in Sta6 is the loop's own business (`dicom_nodes.dimse`); everything else that comes is looked up here.
 Our answer to A-RELEASE-RQ is immediate, so Sta8 does not show; as acceptor we never meet Sta9 and Sta11. Sta13 is
-`dimse.farewell`: whatever comes there is ignored until the peer closes or ARTIM ends it. Sta2 is the lobby's.
+`connection.farewell`: whatever comes there is ignored until the peer closes or ARTIM ends it. Sta2 is the lobby's.
 """
 
 from __future__ import annotations

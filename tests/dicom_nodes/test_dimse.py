@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from dicom_nodes import dimse
+from dicom_nodes import connection, deadlines
 from dicom_nodes.arrivals import AssociationEnded, MessageKept
 from dicom_nodes.message import Message
 from tests import raw_peer
@@ -319,7 +319,7 @@ def test_a_receiver_that_stops_asks_for_release_between_messages(door: OpenDoor,
     peer.send(data(STORE, fragment(1, 0, b"first half,")))
     door.wait(lambda: parts(door))
     door.acceptor.stop_event.set()
-    time.sleep(2 * dimse.TICK_S)
+    time.sleep(2 * connection.TICK_S)
     peer.send(data(fragment(1, LAST, b"second half")))
     assert peer.status(7) == 0
     assert peer.pdu()[0] == raw_peer.RELEASE_RQ
@@ -351,7 +351,7 @@ def test_release_requests_that_cross_are_both_answered(door: OpenDoor, peer: Raw
 def test_silence_has_an_end(
     door: OpenDoor, peer: RawPeer, monkeypatch: pytest.MonkeyPatch, limit: str, begun: bytes
 ) -> None:
-    monkeypatch.setattr(dimse, limit, 0.3)
+    monkeypatch.setattr(deadlines, limit, 0.3)
     peer.associate()
     peer.send(begun)
     assert peer.pdu()[0] == raw_peer.ABORT
@@ -359,7 +359,7 @@ def test_silence_has_an_end(
 
 
 def test_a_pdu_that_drips_has_an_end(door: OpenDoor, peer: RawPeer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dimse, "PDU_S", 0.5)
+    monkeypatch.setattr(deadlines, "PDU_S", 0.5)
     peer.associate()
     began = time.monotonic()
     with pytest.raises(OSError):  # noqa: PT011, PT012

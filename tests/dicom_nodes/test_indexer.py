@@ -458,13 +458,12 @@ def test_the_indexer_says_how_far_it_is_behind(indexer: Indexer, monkeypatch: py
     assert indexer.behind_s() == 0
 
 
-def test_a_file_that_could_not_be_read_once_is_indexed_when_it_comes_again(
-    indexer: Indexer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_could_not_be_read_once_is_indexed_when_it_comes_again(indexer: Indexer) -> None:
     (ds,) = series(Phantom(slices=1))
     kept = indexer.spool.keep(str(ds.SOPInstanceUID), part10(ds))
     row, _ = read_instance(indexer.spool.folder, FileKept(kept.path))
-    bad = replace(row, state="unreadable", study_instance_uid="", series_instance_uid="", geometry=[])
+    empty = dict.fromkeys(("study_instance_uid", "series_instance_uid", "header_digest", "pixel_digest"), "")
+    bad = replace(row, state="unreadable", sop_instance_uid=Path(kept.path).name[:64], geometry=[], **empty)
     with indexer.catalogue.write() as connection:
         receiving.add_instance(connection, bad, 1, "unreadable")
     indexer.put(FileKept(kept.path))

@@ -18,7 +18,7 @@ def written(folder: Path, syntax: str) -> FileKept:
     return FileKept("one.dcm", "association")
 
 
-@pytest.mark.parametrize("syntax", ["implicit", "explicit", "big", "j2k", "rle"])
+@pytest.mark.parametrize("syntax", ["implicit", "explicit", "big", "jls", "rle"])
 def test_a_large_file_has_the_row_that_a_small_one_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str
 ) -> None:
