@@ -6,6 +6,8 @@ Statuses of PS3.4 Table B.2-1: warnings (0xBxxx) and a duplicate (0x0111) count 
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from appliance.settings import Destination
 from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE, STORAGE_COMMITMENT_INSTANCE
 
 DUPLICATE = 0x0111
+PARKED_LOOKS = 3  # in a row that find pynetdicom's thread waiting
 STORAGE_COMMITMENT_ACTION = 1  # action type ID, PS3.4 Annex J.3.2
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # a SEG may be large
@@ -72,10 +75,40 @@ def associate(
             names = ", ".join(sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts}))
             raise Refused(f"{destination.name} accepts none of: {names}")
         raise Unreachable(_why_not(association, destination))
+    parked = _park(association) if not handlers else None
     try:
         yield association
     finally:
         association.release()
+        if parked is not None:
+            parked.end()
+
+
+class _Parked(threading.Event):
+    """A checkpoint that stays closed until the association is over."""
+
+    def set(self) -> None:
+        """Stay closed: between two messages nobody may read."""
+
+    def end(self) -> None:
+        """Let the thread that waits here go, and end."""
+        super().set()
+
+
+def _park(association: Any) -> _Parked:
+    """Keep pynetdicom's own thread from reading what a peer answers to us.
+
+    Between two messages it looks for requests of the peer. A peer that answers at once may answer while it looks:
+    then it takes the response, throws it away, and our call waits in vain (seen with pynetdicom 3.0.4 against our
+    own receiver). Where the peer may ask something itself, there are handlers, and the thread goes on.
+    """
+    parked = _Parked()
+    association._reactor_checkpoint = parked
+    still = 0
+    while still < PARKED_LOOKS and association.is_established:
+        time.sleep(0.005)
+        still = still + 1 if association._is_paused else 0
+    return parked
 
 
 def _why_not(association: Any, destination: Destination) -> str:

@@ -103,7 +103,7 @@ def test_sigterm_ends_every_process_and_frees_the_port(tmp_path: Path) -> None:
     appliance.start()
     assert appliance.process is not None
     pids = [p["pid"] for p in appliance.json("status")["processes"]]
-    assert len(pids) == 5
+    assert len(pids) == 7
     started = time.monotonic()
     assert appliance.stop() == 0
     assert time.monotonic() - started < 20
