@@ -138,11 +138,6 @@ class Spool:
         for name in (f"{n:02x}" for n in range(256)):
             self._folders[name] = os.open(self._root + name, os.O_RDONLY)
 
-    def let_go(self) -> None:
-        """Close what `hold_folders` opened."""
-        while self._folders:
-            os.close(self._folders.popitem()[1])
-
     def is_low(self) -> bool:
         """Return whether free space is below the reserve; looked at a few times a second."""
         if time.monotonic() - self._looked_at > SPACE_S:
