@@ -9,10 +9,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.errors import CurieError, DeliveryFailed, Missing
 from appliance.settings import Settings
+
+if TYPE_CHECKING:
+    from models.registry import Registry
 
 SLOW_SYNC_S = 0.1
 CERTIFICATE_DAYS = 30
@@ -167,17 +170,33 @@ def check_routes(settings: Settings) -> Check:
 
 
 def check_packages(settings: Settings) -> list[Check]:
-    """Every package that a route names is there and whole."""
-    from models.registry import active_package
+    """Every package that a route names is active, signed and whole, and what runs unsigned is named."""
+    from appliance.catalogue import open_catalogue
+    from models.registry import open_registry
 
     found = []
-    for name in sorted({route.package for route in settings.routes}):
-        try:
-            package = active_package(name, settings.data_dir)
-            found.append(Check(f"package {name}", True, f"version {package.version}, digests right"))
-        except CurieError as error:
-            found.append(Check(f"package {name}", False, str(error), "Install it again, or name another"))
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    try:
+        registry = open_registry(settings, catalogue)
+        for name in sorted({route.package for route in settings.routes}):
+            found.append(_check_package(registry, name))
+    except CurieError as error:
+        found.append(Check("packages", False, str(error), "See docs/models.md"))
+    finally:
+        catalogue.close()
     return found
+
+
+def _check_package(registry: Registry, name: str) -> Check:
+    what = f"package {name}"
+    try:
+        row = registry.row(name)
+        package = registry.verified(row)
+    except CurieError as error:
+        return Check(what, False, str(error), "Install it again, promote a version, or name another in the route")
+    if not package.signer:
+        return Check(what, False, f"version {row.version} is UNSIGNED", "Sign it: `curie models sign`, install it anew")
+    return Check(what, True, f"version {row.version}, signature and digests right")
 
 
 def check_destinations(settings: Settings) -> list[Check]:

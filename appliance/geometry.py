@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,57 @@ def stack(planes: Sequence[FrameGeometry], *, min_slices: int = 2) -> Stack:
     _check_steps(np.diff(along[order]))
     step = _step(positions[order], normal)
     return _build(planes, order, positions[order[0]], (step, column, row))
+
+
+def over_time(planes: Sequence[FrameGeometry], *, min_slices: int = 2, min_volumes: int = 1) -> tuple[Stack, ...]:
+    """Return one stack a moment, in the order of time; `order` counts into `planes`.
+
+    The images at each place are sorted by trigger time or temporal position, and the n-th of each place form the n-th
+    volume, because breath-holds differ in their trigger times. Raises StudyUnsuitable where places differ in number.
+    """
+    _check_each(planes)
+    _check_alike(planes)
+    row, column = _axes(planes[0])
+    along = np.array([plane.position for plane in planes], dtype=np.float64) @ np.cross(row, column)
+    moments = [_in_time(planes, place) for place in _places(along)]
+    counts = {len(moment) for moment in moments}
+    if len(counts) > 1:
+        raise StudyUnsuitable(f"the places of the series hold {min(counts)} to {max(counts)} images over time")
+    if counts.pop() < min_volumes:
+        raise StudyUnsuitable(f"{len(moments[0])} volumes over time, at least {min_volumes} are needed")
+    stacks = []
+    for volume in zip(*moments, strict=True):
+        found = stack([planes[n] for n in volume], min_slices=min_slices)
+        stacks.append(replace(found, order=tuple(int(volume[n]) for n in found.order)))
+    return tuple(stacks)
+
+
+def _places(along: Points) -> list[npt.NDArray[np.int64]]:
+    """Return the indices of the planes at each place along the normal."""
+    order = np.argsort(along, kind="stable")
+    ends = np.flatnonzero(np.diff(along[order]) > SAME_PLACE_MM) + 1
+    return np.split(order, ends)
+
+
+def _in_time(planes: Sequence[FrameGeometry], place: npt.NDArray[np.int64]) -> list[int]:
+    """Return the planes of one place in the order of time."""
+    if len(place) == 1:
+        return [int(place[0])]
+    times = [_moment(planes[n]) for n in place]
+    if len(set(times)) < len(times):
+        raise StudyUnsuitable("several images lie at one place at one time")
+    return [int(n) for _, n in sorted(zip(times, place, strict=True))]
+
+
+def _moment(plane: FrameGeometry) -> float:
+    """Return trigger time or temporal position as a number."""
+    try:
+        value = float(plane.temporal_position)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise StudyUnsuitable("several images lie at one place, and they do not say when they were taken")
+    return value
 
 
 def _build(

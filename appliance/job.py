@@ -64,8 +64,10 @@ class ResultContext:
     engine: str  # rung of the ladder that ran, e.g. "openvino"
     precision: str  # e.g. "f32"
     made_at: datetime  # fixed when results are first made: content date and time of every object
-    writer_version: int = 1  # of segmentation.py and report.py; new bytes need a new number
+    writer_version: int = 2  # of segmentation.py and report.py; new bytes need a new number
     report_settings: str = ""  # whatever else of the settings changes bytes
+    skipped: tuple[tuple[str, str], ...] = ()  # rungs above the engine, and why they were not taken
+    located_by: str = ""  # the package that found where to look, "id@version"
     supersedes: tuple[str, ...] = ()  # SOP Instance UIDs of results that these replace
     not_for_clinical_use: bool = True
 
@@ -78,6 +80,8 @@ class ResultContext:
             self.report_settings,
             self.engine,
             self.precision,
+            [list(one) for one in self.skipped],
+            self.located_by,
             role,
             ordinal,
         )

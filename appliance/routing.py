@@ -1,20 +1,21 @@
 """Which studies go to which package, and why not. A pure decision on attributes and geometry.
 
-First the route's `match` (attributes of a series), then the package's own requirements on the series. A series
-is never chosen by its description alone. Every study × route ends with an outcome and a sentence.
+First the route's `match` (attributes of a series), then the package's own requirements on the series of each of its
+inputs (candidates.py). Every study × route ends with an outcome and a sentence.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from appliance.errors import StudyUnsuitable
-from appliance.geometry import Stack, stack
+from appliance.candidates import Candidate, fineness, number, score, texts, unsuitable
 from appliance.study import SeriesRequirement, SeriesSummary, StudySummary
 
 Wanted = object  # str, number, list of these, or {"min", "max", "regex"}
+MOST_COMBINATIONS = 20_000  # of series that are tried for several inputs
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,13 @@ class RouteDecision:
 
     outcome: str
     reason: str = ""
-    series_instance_uid: str = ""
+    series: tuple[tuple[str, str], ...] = ()  # (input, Series Instance UID); the first gives the grid
+    candidates: tuple[Candidate, ...] = ()  # every series that was looked at, for each input
+
+    @property
+    def series_instance_uid(self) -> str:
+        """Series that gives the grid, "" where there is no job."""
+        return self.series[0][1] if self.series else ""
 
 
 def _one_matches(value: str, wanted: object) -> bool:
@@ -32,26 +39,19 @@ def _one_matches(value: str, wanted: object) -> bool:
             return False
         return _in_range(value, wanted)
     if isinstance(wanted, int | float) and not isinstance(wanted, bool):
-        number = _number(value)
-        return number is not None and number == wanted
+        found = number(value)
+        return found is not None and found == wanted
     return value.strip().upper() == str(wanted).strip().upper()
-
-
-def _number(value: str) -> float | None:
-    try:
-        return float(value)
-    except ValueError:
-        return None
 
 
 def _in_range(value: str, wanted: Mapping[str, object]) -> bool:
     if "min" not in wanted and "max" not in wanted:
         return True
-    number = _number(value)
-    if number is None:
+    found = number(value)
+    if found is None:
         return False
     low, high = wanted.get("min"), wanted.get("max")
-    return (low is None or number >= float(str(low))) and (high is None or number <= float(str(high)))
+    return (low is None or found >= float(str(low))) and (high is None or found <= float(str(high)))
 
 
 def attribute_matches(values: str | Sequence[str], wanted: object) -> bool:
@@ -80,66 +80,17 @@ def _show(value: object) -> str:
     return str(value)
 
 
-def _outside(name: str, value: float, allowed: tuple[float, float] | None) -> str:
-    if allowed is None or allowed[0] - 1e-3 <= value <= allowed[1] + 1e-3:
-        return ""
-    return f"{name} is {value:.2f} mm, the package takes {allowed[0]:g} to {allowed[1]:g} mm"
-
-
-def _geometry_fault(found: Stack, count: int, need: SeriesRequirement) -> str:
-    faults = [_outside("slice spacing", found.slice_spacing_mm, need.slice_spacing_mm)]
-    faults += [_outside("pixel spacing", s, need.pixel_spacing_mm) for s in found.pixel_spacing_mm]
-    if need.min_extent_mm is not None and min(found.extent_mm) < need.min_extent_mm - 1e-3:
-        faults.append(
-            f"the field of view is {min(found.extent_mm):.0f} mm along its shortest axis, "
-            f"the package needs {need.min_extent_mm:g} mm"
-        )
-    if need.max_slices is not None and count > need.max_slices:
-        faults.append(f"{count} slices, the package takes at most {need.max_slices}")
-    return next((fault for fault in faults if fault), "")
-
-
-def unsuitable(series: SeriesSummary, need: SeriesRequirement) -> str:
-    """Return why the package cannot read this series, or "" when it can."""
-    if series.modality != need.modality:
-        return f"modality is {series.modality or 'absent'}, the package reads {need.modality}"
-    wrong = series.sop_class_uids - set(need.sop_class_uids)
-    if wrong:
-        return f"SOP class {min(wrong)} is not one that the package reads"
-    types = series.attributes.get("ImageType", [])
-    ruled_out = set([types] if isinstance(types, str) else types) & set(need.exclude_image_types)
-    if ruled_out:
-        return f"Image Type holds {min(ruled_out)}, which the package does not read"
-    try:
-        found = stack(series.geometry, min_slices=need.min_slices)
-    except StudyUnsuitable as fault:
-        return str(fault)
-    return _geometry_fault(found, len(series.geometry), need)
-
-
-def rank(series: SeriesSummary, need: SeriesRequirement) -> tuple[int, float, str]:
-    """Return the sort key of a candidate: preferred attributes first, then the finer grid; the UID breaks ties."""
-    score = 0
-    for keyword, pattern in need.prefer:
-        values = series.attributes.get(keyword, "")
-        present = [values] if isinstance(values, str) else values
-        score += any(re.search(pattern, value, re.IGNORECASE) for value in present)
-    found = stack(series.geometry)
-    voxel = found.slice_spacing_mm * found.pixel_spacing_mm[0] * found.pixel_spacing_mm[1]
-    return (-score, round(voxel, 3), series.series_instance_uid)
-
-
-def _nearest_reason(reasons: Mapping[str, str]) -> str:
+def _nearest_reason(reasons: Sequence[str]) -> str:
     """Return one sentence for all series: the reasons, most frequent first."""
     counts: dict[str, int] = {}
-    for reason in reasons.values():
+    for reason in reasons:
         counts[reason] = counts.get(reason, 0) + 1
     ordered = sorted(counts, key=lambda text: (-counts[text], text))
     return "; ".join(text if counts[text] == 1 else f"{text} ({counts[text]} series)" for text in ordered[:3])
 
 
-def decide(study: StudySummary, match: Mapping[str, object], need: SeriesRequirement) -> RouteDecision:
-    """Choose the series of `study` that the package reads under this route, or say why none."""
+def decide(study: StudySummary, match: Mapping[str, object], inputs: Mapping[str, SeriesRequirement]) -> RouteDecision:
+    """Choose the series of `study` that the package reads under this route, one for each input, or say why none."""
     if study.problem:
         return RouteDecision("failed", study.problem)
     images = [one for one in study.series if one.geometry]
@@ -148,10 +99,56 @@ def decide(study: StudySummary, match: Mapping[str, object], need: SeriesRequire
     mismatches = {one.series_instance_uid: mismatch(one, match) for one in images}
     matching = [one for one in images if not mismatches[one.series_instance_uid]]
     if not matching:
-        return RouteDecision("not_routed", f"no series matches the route: {_nearest_reason(mismatches)}")
-    faults = {one.series_instance_uid: unsuitable(one, need) for one in matching}
-    fit = [one for one in matching if not faults[one.series_instance_uid]]
-    if not fit:
-        return RouteDecision("unsuitable", f"no series fits the package: {_nearest_reason(faults)}")
-    best = min(fit, key=lambda one: rank(one, need))
-    return RouteDecision("job", "", best.series_instance_uid)
+        return RouteDecision("not_routed", f"no series matches the route: {_nearest_reason(list(mismatches.values()))}")
+    return _choose(matching, inputs)
+
+
+def _choose(series: Sequence[SeriesSummary], inputs: Mapping[str, SeriesRequirement]) -> RouteDecision:
+    looked_at = {name: [_candidate(one, name, need) for one in series] for name, need in inputs.items()}
+    everything = tuple(one for candidates in looked_at.values() for one in candidates)
+    for name, candidates in looked_at.items():
+        if all(one.reason for one in candidates):
+            said = _nearest_reason([one.reason for one in candidates])
+            where = "" if len(inputs) == 1 else f" as {name}"
+            return RouteDecision("unsuitable", f"no series fits the package{where}: {said}", candidates=everything)
+    best = _best_combination({one.series_instance_uid: one for one in series}, inputs, looked_at)
+    if best is None:
+        said = f"no {len(inputs)} different series of one Frame of Reference fit the inputs {', '.join(inputs)}"
+        return RouteDecision("unsuitable", said, candidates=everything)
+    chosen = tuple(zip(inputs, best, strict=True))
+    marked = tuple(replace(one, chosen=(one.input, one.series_instance_uid) in chosen) for one in everything)
+    return RouteDecision("job", "", chosen, marked)
+
+
+def _candidate(series: SeriesSummary, name: str, need: SeriesRequirement) -> Candidate:
+    reason = unsuitable(series, need)
+    return Candidate(name, series.series_instance_uid, 0.0 if reason else score(series, need), reason)
+
+
+def _best_combination(
+    series: Mapping[str, SeriesSummary],
+    inputs: Mapping[str, SeriesRequirement],
+    looked_at: Mapping[str, Sequence[Candidate]],
+) -> tuple[str, ...] | None:
+    """Return the Series Instance UIDs, one an input, with the highest score in all; the finer grids among equals."""
+    ranked = []
+    for name, need in inputs.items():
+        fit = [one for one in looked_at[name] if not one.reason]
+        order = {one: (-one.score, *fineness(series[one.series_instance_uid], need)) for one in fit}
+        ranked.append(sorted(((order[one], one.series_instance_uid) for one in fit), key=lambda pair: pair[0]))
+    combinations = itertools.islice(itertools.product(*ranked), MOST_COMBINATIONS)
+    possible = [
+        (sum(rank[0] for rank, _ in several), [rank[1:] for rank, _ in several], tuple(uid for _, uid in several))
+        for several in combinations
+        if _go_together([series[uid] for _, uid in several])
+    ]
+    return min(possible)[2] if possible else None
+
+
+def _go_together(several: Sequence[SeriesSummary]) -> bool:
+    """Return whether these are different series which lie in one space."""
+    if len(several) == 1:
+        return True
+    places = {tuple(texts(one, "FrameOfReferenceUID")) for one in several}
+    different = len({one.series_instance_uid for one in several}) == len(several)
+    return different and len(places) == 1 and () not in places

@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from appliance.errors import Missing, SettingsError
 
 DEFAULT_FILE = "curie.toml"
-WRITTEN = ("SEG", "SR")  # kinds of result that this version writes
+WRITTEN = ("SEG", "SR", "SC")  # kinds of result that this version writes
 
 
 def _ae_title(value: str) -> str:
@@ -266,9 +266,7 @@ class Settings(_Table):
 
 
 _LATER = {
-    "worker": ("memory_gb",),
     "console": ("host", "port"),
-    "models": ("trusted_keys", "allow_unsigned", "two_person_promotion"),
 }
 
 
@@ -364,7 +362,9 @@ def parse(text: str, file: Path) -> Settings:
     data_dir = (file.absolute().parent / settings.appliance.data_dir.expanduser()).resolve()
     place = settings.appliance.model_copy(update={"data_dir": data_dir})
     receiver = settings.receiver.model_copy(update={"tls": _from_folder(settings.receiver.tls, file.absolute().parent)})
-    settings = settings.model_copy(update={"appliance": place, "receiver": receiver})
+    keys = tuple(file.absolute().parent / path.expanduser() for path in settings.models.trusted_keys)
+    models = settings.models.model_copy(update={"trusted_keys": keys})
+    settings = settings.model_copy(update={"appliance": place, "receiver": receiver, "models": models})
     _check_references(settings, file)
     return settings
 

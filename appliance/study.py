@@ -6,8 +6,28 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Condition:
+    """What an attribute of a series must be: one of these values, within these limits, or absent."""
+
+    keyword: str
+    any_of: tuple[str, ...] = ()
+    min: float | None = None
+    max: float | None = None
+    absent: bool = False
+
+
+@dataclass(frozen=True)
+class Preference:
+    """Adds `score` to a candidate where the attribute matches the regular expression."""
+
+    keyword: str
+    pattern: str
+    score: float = 1.0
+
+
+@dataclass(frozen=True)
 class SeriesRequirement:
-    """What a package needs of the series it reads; None means "does not matter"."""
+    """What a package needs of one series it reads; None means "does not matter"."""
 
     modality: str
     sop_class_uids: tuple[str, ...]
@@ -16,8 +36,13 @@ class SeriesRequirement:
     slice_spacing_mm: tuple[float, float] | None = None  # allowed distance of slice centres
     pixel_spacing_mm: tuple[float, float] | None = None  # allowed in-plane spacing
     min_extent_mm: float | None = None  # smallest field of view along each axis
+    max_extent_mm: float | None = None  # largest one
     exclude_image_types: tuple[str, ...] = ()  # Image Type values that rule a series out
-    prefer: tuple[tuple[str, str], ...] = ()  # (keyword, regular expression): ranks candidates only
+    require: tuple[Condition, ...] = ()  # all of them
+    prefer: tuple[Preference, ...] = ()  # ranks candidates
+    min_score: float | None = None  # a candidate below it is not read
+    volumes: str = "one"  # or "all": a sequence of volumes over time
+    min_volumes: int = 1
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class Volume:
     frame_of_reference_uid: str
     frame_of_reference_derived: bool = False  # True: images had one each, or none; this one is ours
     modality: str = ""
+    time_ms: float = 0.0  # of this moment in a beat or series of moments
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -43,7 +43,7 @@ def segments(label_map: LabelMap, volume: Volume, findings: Sequence[Finding]) -
     """
     if label_map.shape != volume.shape or label_map.dtype != np.uint8:
         raise ResultRejected(f"the label map is {label_map.shape} {label_map.dtype}, the volume {volume.shape}")
-    known = sorted(findings, key=lambda finding: finding.segment_number)
+    known = sorted((one for one in findings if one.segment_number), key=lambda finding: finding.segment_number)
     if len({finding.segment_number for finding in known}) != len(known):
         raise ResultRejected("two findings have one segment number")
     counted = [voxels_by_slice(label_map, finding.segment_number) for finding in known]

@@ -64,6 +64,8 @@ class Series:
 
 
 SEGMENTATION_SERIES = Series("seg", 901, "segmentation")
+SYSTOLE_SERIES = Series("seg-systole", 903, "end-systole")
+CURVE_SERIES = Series("curve", 904, "volume curve")
 REPORT_SERIES = Series("sr", 902, "report")
 
 

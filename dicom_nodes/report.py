@@ -15,7 +15,7 @@ import numpy as np
 from highdicom import sr
 from pydicom import Dataset
 
-from appliance.finding import Finding, Measurement
+from appliance.finding import ML, PERCENT, VOLUME, Finding, Measurement
 from appliance.job import ResultContext
 from appliance.volume import Volume
 from dicom_nodes import codes, origin
@@ -34,6 +34,9 @@ NO_REVIEW = "Made by software without a physician's review."
 PLACEHOLDER = "1.2.3"
 
 
+Input = tuple[str, Sequence[tuple[str, str]]]  # Series Instance UID, its (SOP Class UID, SOP Instance UID)
+
+
 @dataclass(frozen=True)
 class _Content:
     """What every part of the report is made from."""
@@ -45,6 +48,8 @@ class _Content:
     segments: Segments
     algorithm: sr.AlgorithmIdentification
     with_segmentation: bool
+    inputs: Sequence[Input]
+    pictures: Sequence[tuple[str, str, str]]  # further results of the set: SOP Class, SOP Instance, Series UID
 
 
 def write_report(
@@ -54,15 +59,22 @@ def write_report(
     source: SourceHeaders,
     context: ResultContext,
     segmentation: bytes | None = None,
+    inputs: Sequence[Input] = (),
+    pictures: Sequence[tuple[str, str, str]] = (),
 ) -> bytes:
     """Return a complete Part 10 file, the same bytes for the same arguments.
 
-    `segmentation` is what write_segmentation made of the same arguments, or None where there is none: then each
-    finding stands with its outline only. A finding without a voxel is coded as absent. Raises ResultRejected when
-    the label map is on another grid than the volume or holds a label that is no finding's.
+    `inputs`: all images that were read, where they are more than those of `source`; `pictures`: SOP Class, SOP
+    Instance and Series Instance UID of what else belongs to the result set. `segmentation` is what
+    write_segmentation made of the same arguments, or None where there is none: then each finding stands with its
+    outline only. A finding without a voxel is coded as absent. Raises ResultRejected when the label map is on
+    another grid than the volume or holds a label that is no finding's.
     """
     segments = find_segments(label_map, volume, findings)
-    content = _Content(label_map, volume, source, context, segments, _algorithm(context), segmentation is not None)
+    read = inputs or [(volume.series_instance_uid, source.instances)]
+    content = _Content(
+        label_map, volume, source, context, segments, _algorithm(context), segmentation is not None, read, pictures
+    )
     with lenient():
         keys = sorted({segments.key_slice(finding) for finding in segments.findings})
         images = [_image(source, volume, k) for k in keys]
@@ -71,8 +83,12 @@ def write_report(
             if content.with_segmentation:
                 groups.append(_segment_group(finding, content))
             groups.append(_outline_group(finding, content))
+        for finding in findings:
+            if not finding.segment_number:
+                groups.append(_group_of_the_whole(finding, content))
+            groups += _curve_groups(finding, content)
         ds = _document(groups, images, content)
-        ds.ContentSequence.extend([*_absent(findings, content), *_comments(content)])
+        ds.ContentSequence.extend([*_absent(findings, content), *_comments(findings, content)])
         origin.stamp(ds, source, context, origin.REPORT_SERIES)
         del ds.CurrentRequestedProcedureEvidenceSequence
         return origin.part10(ds, {0x0040A375: _evidence(content)})
@@ -140,9 +156,43 @@ def _segment_group(finding: Finding, content: _Content) -> sr.VolumetricROIMeasu
             content.segments.number(finding),
             source_series=series,
         ),
-        measurements=[_measurement(one) for one in finding.measurements] or None,
+        measurements=_measurements(finding) or None,
         **_common_rows(finding, content),
     )
+
+
+def _group_of_the_whole(finding: Finding, content: _Content) -> sr.MeasurementsAndQualitativeEvaluations:
+    """Return what was found of the study as a whole, present or absent, with its probability (TID 1501)."""
+    said = sr.QualitativeEvaluation(concept(finding.code), concept(codes.PRESENT if finding.present else codes.ABSENT))
+    return sr.MeasurementsAndQualitativeEvaluations(
+        measurements=_measurements(finding) or None,
+        qualitative_evaluations=[said] if finding.probability is not None else None,
+        **_common_rows(finding, content),
+    )
+
+
+def _curve_groups(finding: Finding, content: _Content) -> list[sr.MeasurementsAndQualitativeEvaluations]:
+    """Return the volume at each moment of a beat, timed from the R-wave (TID 1501 with TID 1502)."""
+    groups = []
+    for n, (ms, ml) in enumerate(finding.curve, start=1):
+        since = sr.LongitudinalTemporalOffsetFromEvent(round(ms, 3), concept(codes.MILLISECOND), concept(codes.R_WAVE))
+        moment = sr.TimePointContext(time_point=f"phase {n}", time_point_order=n, temporal_offset_from_event=since)
+        groups.append(
+            sr.MeasurementsAndQualitativeEvaluations(
+                time_point_context=moment,
+                measurements=[_measurement(Measurement(VOLUME, ml, ML))],
+                **_common_rows(finding, content),
+            )
+        )
+    return groups
+
+
+def _measurements(finding: Finding) -> list[sr.Measurement]:
+    """Return a finding's numbers, its probability the last."""
+    found = [*finding.measurements]
+    if finding.probability is not None:
+        found.append(Measurement(codes.CERTAINTY, 100 * finding.probability, PERCENT))
+    return [_measurement(one) for one in found]
 
 
 def _outline_group(finding: Finding, content: _Content) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
@@ -153,10 +203,11 @@ def _outline_group(finding: Finding, content: _Content) -> sr.PlanarROIMeasureme
         frame.sop_class_uid, frame.sop_instance_uid, [frame.frame] if frame.frame is not None else None
     )
     ring = outlines(content.label_map[k] == finding.segment_number)[0]
-    measured = () if content.with_segmentation else finding.measurements
+    measured = [] if content.with_segmentation else _measurements(finding)
+    area = _measurement(_slice_area(finding, k, content))
     return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
         referenced_region=sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, ring.astype(np.float32), image),
-        measurements=[_measurement(one) for one in (*measured, _slice_area(finding, k, content))],
+        measurements=[*measured, area],
         **_common_rows(finding, content),
     )
 
@@ -168,9 +219,17 @@ def _common_rows(finding: Finding, content: _Content) -> dict[str, Any]:
         "tracking_identifier": sr.TrackingIdentifier(finding.tracking_uid, identifier),
         "finding_category": concept(finding.category),
         "finding_type": concept(finding.code),
-        "finding_sites": [sr.FindingSite(concept(finding.site))] if finding.site else None,
+        "finding_sites": _sites(finding),
         "algorithm_id": content.algorithm,
     }
+
+
+def _sites(finding: Finding) -> list[sr.FindingSite] | None:
+    """Return where the finding is, with its side."""
+    place = finding.site or (finding.code if finding.laterality else None)
+    if place is None:
+        return None
+    return [sr.FindingSite(concept(place), concept(finding.laterality) if finding.laterality else None)]
 
 
 def _algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
@@ -225,7 +284,8 @@ def _segmentation(context: ResultContext) -> Dataset:
 
 def _absent(findings: Sequence[Finding], content: _Content) -> list[sr.ContainerContentItem]:
     """Return the findings without a voxel, coded as absent (TID 1500, Qualitative Evaluations)."""
-    absent = [finding for finding in findings if finding not in content.segments.findings]
+    there = content.segments.findings
+    absent = [finding for finding in findings if finding.segment_number and finding not in there]
     if not absent:
         return []
     contains = sr.RelationshipTypeValues.CONTAINS
@@ -236,27 +296,40 @@ def _absent(findings: Sequence[Finding], content: _Content) -> list[sr.Container
     return [container]
 
 
-def _comments(content: _Content) -> list[sr.TextContentItem]:
+def _comments(findings: Sequence[Finding], content: _Content) -> list[sr.TextContentItem]:
     """Return what a reader must know beside the numbers, as text items (TID 1500 is extensible)."""
     context = content.context
     said = [f"Not for clinical use. {NO_REVIEW}" if context.not_for_clinical_use else NO_REVIEW]
-    if not content.segments.findings:
+    of_the_whole = any(one.present and not one.segment_number for one in findings)
+    if not content.segments.findings and not of_the_whole:
         said.append("Nothing was found.")
+    for point in sorted({one.operating_point for one in findings if one.operating_point is not None}):
+        said.append(f"Reported as present from a probability of {100 * point:g} % on.")
     if content.volume.frame_of_reference_derived:
         said.append("The images have no common Frame of Reference; the one used here was made for this series.")
+    said.append(_computed_by(context))
     if context.supersedes:
         said.append(f"Supersedes: {', '.join(context.supersedes)}.")
     contains = sr.RelationshipTypeValues.CONTAINS
     return [sr.TextContentItem(concept(codes.COMMENT), one, contains) for one in said]
 
 
+def _computed_by(context: ResultContext) -> str:
+    """Return which engine ran, and why none above it."""
+    ran = f"Computed by {context.engine} {context.precision}"
+    located = f", where {context.located_by} found the region" if context.located_by else ""
+    passed_over = "; ".join(f"{rung} ({reason})" for rung, reason in context.skipped)
+    return f"{ran}{located}. Not used: {passed_over}." if passed_over else f"{ran}{located}."
+
+
 def _evidence(content: _Content) -> bytes:
-    """Return Current Requested Procedure Evidence: every image and the Segmentation (PS3.3 C.17.2)."""
+    """Return Current Requested Procedure Evidence: every image and every other result (PS3.3 C.17.2)."""
     made = (SEGMENTATION_STORAGE, content.context.uid("seg"))
-    images = _evidence_series(content.volume.series_instance_uid, content.source.instances)
+    images = [_evidence_series(series, instances) for series, instances in content.inputs]
     results = [_evidence_series(content.context.uid("seg-series"), [made])] if content.with_segmentation else []
+    results += [_evidence_series(series, [(kind, one)]) for kind, one, series in content.pictures]
     study = text(0x0020000D, b"UI", content.source.header["StudyInstanceUID"].value)
-    return sequence(0x0040A375, sequence(0x00081115, images, *results) + study)
+    return sequence(0x0040A375, sequence(0x00081115, *images, *results) + study)
 
 
 def _evidence_series(series_instance_uid: str, instances: Sequence[tuple[str, str]]) -> bytes:

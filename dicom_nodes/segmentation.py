@@ -33,12 +33,17 @@ PLACEHOLDER = "1.2.3"  # UIDs that are replaced
 
 
 def write_segmentation(
-    label_map: LabelMap, volume: Volume, findings: Sequence[Finding], source: SourceHeaders, context: ResultContext
+    label_map: LabelMap,
+    volume: Volume,
+    findings: Sequence[Finding],
+    source: SourceHeaders,
+    context: ResultContext,
+    series: origin.Series = origin.SEGMENTATION_SERIES,
 ) -> bytes:
     """Return a complete Part 10 file, the same bytes for the same arguments.
 
-    `label_map` is (k, j, i) on the grid of `volume`, 0 background. Raises ResultRejected when it is on
-    another grid, is empty or holds a label without finding.
+    `label_map` is (k, j, i) on the grid of `volume`, 0 background; `series` names what it shows. Raises
+    ResultRejected when it is on another grid, is empty or holds a label without finding.
     """
     segments = find_segments(label_map, volume, findings)
     frames = frames_of(segments)
@@ -46,7 +51,7 @@ def write_segmentation(
         raise ResultRejected("the label map is empty: there is no segmentation to write")
     with lenient():
         ds = _template(volume, segments.findings, source, context)
-        _finish(ds, volume, source, context)
+        _finish(ds, volume, source, context, series)
         ds.NumberOfFrames = len(frames)
         return origin.part10(ds, _bulk(label_map, frames, volume, source))
 
@@ -144,14 +149,14 @@ def algorithm(context: ResultContext) -> hd.AlgorithmIdentificationSequence:
     )
 
 
-def _finish(ds: Dataset, volume: Volume, source: SourceHeaders, context: ResultContext) -> None:
+def _finish(ds: Dataset, volume: Volume, source: SourceHeaders, context: ResultContext, series: origin.Series) -> None:
     """Replace what stood in for patient, study, references and UIDs."""
-    origin.stamp(ds, source, context, origin.SEGMENTATION_SERIES)
+    origin.stamp(ds, source, context, series)
     for keyword in COPIED:
         if keyword in source.header:
             origin.put(ds, keyword, source.header[keyword].value)
     origin.put(ds, "FrameOfReferenceUID", volume.frame_of_reference_uid)
     ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(volume)  # one slice has no spacing
-    dimensions = context.uid("seg-dimensions")
+    dimensions = context.uid(f"{series.role}-dimensions")
     for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions

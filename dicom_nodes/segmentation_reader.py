@@ -25,6 +25,17 @@ def read_segmentation(path: Path, volume: Volume) -> Array:
     return label_map
 
 
+def read_masks(path: Path) -> dict[str, dict[tuple[float, ...], Array]]:
+    """Return Segment Label → position of a frame (LPS mm, two decimals) → its pixels, of a BINARY SEG."""
+    ds = dcmread(path)
+    labels = {int(item.SegmentNumber): str(item.SegmentLabel) for item in ds.SegmentSequence}
+    found: dict[str, dict[tuple[float, ...], Array]] = {}
+    for item, mask in zip(ds.PerFrameFunctionalGroupsSequence, _bits(ds), strict=True):
+        place = tuple(round(float(v), 2) for v in item.PlanePositionSequence[0].ImagePositionPatient)
+        found.setdefault(labels[_segment(item)], {})[place] = mask
+    return found
+
+
 def tracked_segments(path: Path) -> dict[int, str]:
     """Return Segment Number → Tracking UID; numbers are consecutive, whatever the package's are (PS3.3 C.8.20.2)."""
     ds = dcmread(path, stop_before_pixels=True)
@@ -32,15 +43,21 @@ def tracked_segments(path: Path) -> dict[int, str]:
 
 
 def _frames(ds: Dataset, volume: Volume) -> list[tuple[int, Array, int]]:
-    rows, columns, count = int(ds.Rows), int(ds.Columns), int(ds.NumberOfFrames)
+    rows, columns = int(ds.Rows), int(ds.Columns)
     if (rows, columns) != volume.shape[1:]:
         raise ResultRejected(f"the SEG has {rows}×{columns} pixels, the images {volume.shape[1]}×{volume.shape[2]}")
-    bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
-    masks = bits[: count * rows * columns].reshape(count, rows, columns).astype(bool)
+    masks = _bits(ds)
     to_index = np.linalg.inv(volume.affine)
     return [
         (_segment(item), masks[n], _slice(item, to_index)) for n, item in enumerate(ds.PerFrameFunctionalGroupsSequence)
     ]
+
+
+def _bits(ds: Dataset) -> Array:
+    """Return the frames (n, rows, columns) bool."""
+    shape = int(ds.NumberOfFrames), int(ds.Rows), int(ds.Columns)
+    bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
+    return bits[: shape[0] * shape[1] * shape[2]].reshape(shape).astype(bool)
 
 
 def _segment(item: Dataset) -> int:

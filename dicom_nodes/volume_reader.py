@@ -65,7 +65,18 @@ def read_source(paths: Sequence[Path]) -> SourceHeaders:
 def read_series(paths: Sequence[Path]) -> tuple[Volume, SourceHeaders]:
     """Return both, reading each header once; raises as read_volume."""
     images = _open_all(paths)
-    slices, stack = _sorted(_slices(images))
+    return _volume(images, *_sorted(_slices(images)))
+
+
+def read_sequence(paths: Sequence[Path]) -> list[tuple[Volume, SourceHeaders]]:
+    """Return volume and headers of each moment of a series over time, in the order of time; raises as read_volume."""
+    images = _open_all(paths)
+    slices = _slices(images)
+    stacks = grid.over_time([one.plane for one in slices])
+    return [_volume(images, [slices[n] for n in stack.order], stack) for stack in stacks]
+
+
+def _volume(images: Sequence[ImageFile], slices: Sequence[_Slice], stack: grid.Stack) -> tuple[Volume, SourceHeaders]:
     source = _source(images, slices)
     reference, derived = _frame_of_reference(images)
     volume = Volume(
@@ -76,8 +87,18 @@ def read_series(paths: Sequence[Path]) -> tuple[Volume, SourceHeaders]:
         frame_of_reference_uid=reference,
         frame_of_reference_derived=derived,
         modality=text(images[0].header, MODALITY),
+        time_ms=_time_ms(slices),
     )
     return volume, source
+
+
+def _time_ms(slices: Sequence[_Slice]) -> float:
+    """Return the mean trigger time of the slices; 0 where they say none."""
+    times = [one.plane.temporal_position for one in slices]
+    try:
+        return sum(float(one) for one in times) / len(times) if all(times) else 0.0
+    except ValueError:
+        return 0.0
 
 
 def _open_all(paths: Sequence[Path]) -> list[ImageFile]:

@@ -1,7 +1,8 @@
-"""A model package on disk: a folder whose every byte is named in MANIFEST.json.
+"""A model package on disk: a folder whose every byte is named in MANIFEST.json, which is signed.
 
 It must never execute, import or unpickle anything it finds in a package, and never import torch or onnx.
-Nothing but MANIFEST.json is parsed before every file's size and SHA-256 have been checked.
+Nothing at all is parsed before the signature (a stranger's package) or the digest (one that is installed) was found
+right, and nothing but MANIFEST.json before every file's size and SHA-256 have been checked.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
-from appliance.errors import PackageRefused
+from appliance.errors import Missing, PackageRefused
 from appliance.study import SeriesRequirement
-from models.declaration import Closed, Declaration
+from models.closed import Closed
+from models.declaration import Declaration
+from models.signing import Trust, signed, signer
 
 MANIFEST = "MANIFEST.json"
 SIGNATURE = "MANIFEST.sig"  # signs MANIFEST.json, so it cannot stand in it
@@ -49,6 +53,7 @@ class Package:
     folder: Path
     manifest: Declaration  # package.json
     digest: str  # SHA-256 of MANIFEST.json: names exactly these bytes
+    signer: str = ""  # id of the trusted key that signed it, "" where nobody was asked or it is unsigned
 
     @property
     def id(self) -> str:
@@ -61,33 +66,59 @@ class Package:
         return self.manifest.version
 
     @property
-    def requirement(self) -> SeriesRequirement:
-        """What the package needs of the series it reads."""
-        return self.manifest.inputs[0].requirement.as_series_requirement()
+    def name(self) -> str:
+        """Package and version, e.g. "brain-structures@1.2.0"."""
+        return f"{self.id}@{self.version}"
+
+    @property
+    def requirements(self) -> dict[str, SeriesRequirement]:
+        """What the package needs of the series of each input, in the order of the network's channels."""
+        return {one.name: one.requirement.as_series_requirement() for one in self.manifest.inputs}
 
     def path(self, name: str) -> Path:
         """Return the path of one of the package's files."""
         return self.folder / name
 
 
-def load_package(folder: Path) -> Package:
-    """Return the package in `folder`; PackageRefused names the file that is wrong and why."""
+def load_signed(folder: Path, trust: Trust) -> Package:
+    """Return the package of a stranger, its signature checked first; PackageRefused says what is wrong."""
+    raw, signatures = read_manifest(folder), None
+    if os.path.lexists(folder / SIGNATURE):
+        signatures = read_plain(folder / SIGNATURE)
+    return _checked(folder, raw, signer(raw, signatures, trust))
+
+
+def load_package(folder: Path, digest: str | None = None) -> Package:
+    """Return the package in `folder`, whose MANIFEST.json has this `digest`; PackageRefused says what is wrong.
+
+    Without a digest only for what this software made or ships itself: nobody vouches for it then.
+    """
     raw = read_manifest(folder)
+    if digest is not None and hashlib.sha256(raw).hexdigest() != digest:
+        raise PackageRefused(f"{folder}: is not the package that was installed there; install it again")
+    return _checked(folder, raw, "")
+
+
+def _checked(folder: Path, raw: bytes, signed_by: str) -> Package:
     listed = parse(FileList, raw, MANIFEST)
     if raw != canonical(listed):
         raise PackageRefused(f"{MANIFEST}: not in canonical form (sorted keys and paths, no spaces)")
     check_files(folder, listed.files)
     declared = parse(Declaration, (folder / "package.json").read_bytes(), "package.json")
-    return Package(folder, declared, hashlib.sha256(raw).hexdigest())
+    return Package(folder, declared, hashlib.sha256(raw).hexdigest(), signed_by)
 
 
 def read_manifest(folder: Path) -> bytes:
     """Return the bytes of MANIFEST.json; PackageRefused if it is absent, a link or too large."""
-    path = folder / MANIFEST
+    return read_plain(folder / MANIFEST)
+
+
+def read_plain(path: Path) -> bytes:
+    """Return the bytes of a small plain file; PackageRefused if it is absent, a link or too large."""
     if path.is_symlink() or not path.is_file():
-        raise PackageRefused(f"{MANIFEST}: not there, or not a plain file, in {folder}")
+        raise PackageRefused(f"{path.name}: not there, or not a plain file, in {path.parent}")
     if path.stat().st_size > MAX_JSON_BYTES:
-        raise PackageRefused(f"{MANIFEST}: larger than {MAX_JSON_BYTES} bytes")
+        raise PackageRefused(f"{path.name}: larger than {MAX_JSON_BYTES} bytes")
     return path.read_bytes()
 
 
@@ -168,6 +199,22 @@ def file_digest(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sign_package(folder: Path, key: Ed25519PrivateKey) -> str:
+    """Write MANIFEST.json over the files as they are and add `key`'s signature; return the digest.
+
+    The package is checked first as it will be when it is loaded; signatures of another manifest are dropped.
+    """
+    if not folder.is_dir():
+        raise Missing(f"there is no folder {folder}")
+    before = (folder / MANIFEST).read_bytes() if (folder / MANIFEST).is_file() else b""
+    digest = write_manifest(folder)
+    load_package(folder, digest)
+    raw = read_manifest(folder)
+    others = (folder / SIGNATURE).read_bytes() if before == raw and (folder / SIGNATURE).is_file() else b""
+    (folder / SIGNATURE).write_bytes(signed(raw, others, key))
+    return digest
 
 
 def write_manifest(folder: Path) -> str:

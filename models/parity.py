@@ -1,78 +1,158 @@
-"""Does an engine compute what the package says? Its answer on the golden case against the one that is stored.
+"""Does an engine compute what the package says? Its answers on the golden cases against those that are stored.
 
 It must never pass an answer that holds NaN or infinity, and never read a golden case that needs unpickling.
-golden/case.npz: `input` uint8 (x, y, z), 255 standing for 1.0; `logits` float32 (classes, x, y, z) of every
-`STRIDE`th voxel; `labels` uint8 (x, y, z). The input is a synthetic image, no patient's.
+golden/*.npz: `input` uint8 (channels, axes…), 0 standing for `low` and 255 for `high`, each (channels,) float32;
+`output` float32, the reference's raw answer: (channels, axes / STRIDE …) of a label map's logits, (channels,) of a
+classifier or regression; `labels` uint8 (axes…) of a label map. Inputs are synthetic images, no patient's.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from appliance.errors import PackageRefused
-from models.declaration import Parity
+from models.deciding import joined, logit
+from models.declaration import Tolerance
 from models.engines import Engine
+from models.outputs import Classification, Outputs, Regression
 from models.package import Package
-from models.transforms import Floats, Labels
+from models.reading import Labels
+from models.transforms import Floats
 
-GOLDEN = "golden/case.npz"
-STRIDE = 4  # of the stored logits, along each axis
-Mask = npt.NDArray[np.bool_]
+FOLDER = "golden"
+STRIDE = 4  # of stored logits, along each axis
 ENOUGH_VOXELS = 1000  # a segment smaller than this is not compared by Dice
+MAX_CASE_BYTES = 256 * 2**20  # of one array of a golden case
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One window and what the reference made of it."""
+    """One input of the network and what the reference made of it."""
 
-    image: Floats  # (x, y, z)
-    logits: Floats  # (classes, x / STRIDE, …)
-    labels: Labels  # (x, y, z)
+    name: str
+    image: Floats  # (channels, axes…)
+    output: Floats  # (channels, axes / STRIDE …) or (channels,)
+    labels: Labels | None  # (axes…)
 
 
-def golden_case(package: Package) -> GoldenCase:
-    """Return the package's golden case; PackageRefused if it cannot be read."""
+@dataclass(frozen=True)
+class Agreement:
+    """How far an engine's answer on one golden case is from the reference's; no `reason` where it is near enough."""
+
+    case: str
+    largest_of_range: float  # largest difference of raw outputs, as a share of their range
+    flips: float | None = None  # share of voxels labelled otherwise
+    dice: Mapping[str, float] | None = None  # by segment number
+    probability: float | None = None  # largest difference
+    reason: str = ""
+
+
+def golden_cases(package: Package) -> list[GoldenCase]:
+    """Return the package's golden cases; PackageRefused if there is none or one cannot be read."""
+    paths = sorted((package.folder / FOLDER).glob("*.npz"))
+    if not paths:
+        raise PackageRefused(f"{FOLDER}/: holds no golden case, so no engine can be judged")
+    return [golden_case(path) for path in paths]
+
+
+def golden_case(path: Path) -> GoldenCase:
+    """Return one golden case; PackageRefused if it cannot be read."""
+    name = f"{FOLDER}/{path.name}"
     try:
-        with np.load(package.path(GOLDEN), allow_pickle=False) as stored:
-            image = stored["input"].astype(np.float32) / np.float32(255)
-            return GoldenCase(image, stored["logits"].astype(np.float32), stored["labels"].astype(np.uint8))
-    except (OSError, KeyError, ValueError) as error:
-        raise PackageRefused(f"{GOLDEN}: not readable ({type(error).__name__}: {error})") from error
+        with np.load(path, allow_pickle=False) as stored:
+            part = {key: stored[key] for key in ("input", "low", "high", "output")}
+            labels = stored["labels"].astype(np.uint8) if "labels" in stored.files else None
+    except (OSError, KeyError, ValueError, EOFError, MemoryError) as error:
+        raise PackageRefused(f"{name}: not readable ({type(error).__name__}: {error})") from error
+    if part["input"].dtype != np.uint8 or max(one.nbytes for one in part.values()) > MAX_CASE_BYTES:
+        raise PackageRefused(f"{name}: its input is not uint8, or it is larger than {MAX_CASE_BYTES} bytes")
+    image = from_bytes(part["input"], part["low"].astype(np.float32), part["high"].astype(np.float32))
+    return GoldenCase(path.stem, image, part["output"].astype(np.float32), labels)
 
 
-def disagreement(engine: Engine, package: Package) -> str:
-    """Return why `engine` does not agree with the golden case in one sentence, or "" if it does."""
-    golden = golden_case(package)
-    logits = engine.run(golden.image[None, None])[0]
-    return difference(logits, golden, package.manifest.parity)
+def from_bytes(stored: npt.NDArray[np.uint8], low: Floats, high: Floats) -> Floats:
+    """Return the image (channels, axes…) that 256 steps between `low` and `high` of each channel stand for."""
+    steps = (-1, *(1,) * (stored.ndim - 1))
+    share = stored.astype(np.float32) / np.float32(255)
+    return np.asarray(low.reshape(steps) + share * (high - low).reshape(steps), np.float32)
 
 
-def difference(logits: Floats, golden: GoldenCase, limits: Parity) -> str:
-    """Return the first tolerance that `logits` (classes, x, y, z) break, or ""."""
-    if logits.shape[1:] != golden.labels.shape or len(logits) != len(golden.logits):
-        return f"answers with shape {logits.shape}"
-    if not np.isfinite(logits).all():
-        return "answers the golden case with NaN or infinity"
-    largest = float(np.abs(logits[:, ::STRIDE, ::STRIDE, ::STRIDE] - golden.logits).max())
-    allowed = limits.max_abs_of_range * float(np.ptp(golden.logits))
-    if not largest <= allowed:
-        return f"differs from the golden logits by {largest:.3g}, allowed are {allowed:.3g}"
-    return label_difference(labels_of(logits), golden.labels, limits)
+def agreements(engine: Engine, package: Package) -> list[Agreement]:
+    """Return how near `engine` comes to each golden case of the package."""
+    declared = package.manifest
+    limits = declared.parity.of(engine.precision)
+    found = []
+    for golden in golden_cases(package):
+        batch = torch.from_numpy(golden.image)[None].to(engine.device)
+        answer = engine.run(batch)[0].float().cpu().numpy()
+        found.append(compared(answer, golden, declared.outputs, limits))
+    return found
 
 
-def label_difference(labels: Labels, golden: Labels, limits: Parity) -> str:
-    """Return the first tolerance on labels that is broken, or ""."""
-    flips = float((labels != golden).mean())
-    if flips > limits.max_flips:
-        return f"labels {flips:.2e} of the golden voxels otherwise, allowed are {limits.max_flips:.2e}"
-    for number in range(1, int(golden.max()) + 1):
-        one, two = labels == number, golden == number
-        if two.sum() >= ENOUGH_VOXELS and (dice := dice_of(one, two)) < limits.min_dice:
-            return f"has Dice {dice:.5f} on golden segment {number}, at least {limits.min_dice} is asked"
-    return ""
+def compared(answer: Floats, golden: GoldenCase, outputs: Outputs, limits: Tolerance) -> Agreement:
+    """Return the figures of one answer (channels, axes…), and the first tolerance that it breaks."""
+    thinned = answer[(slice(None), *(slice(None, None, STRIDE),) * (answer.ndim - 1))]
+    if thinned.shape != golden.output.shape:
+        return Agreement(golden.name, np.inf, reason=f"answers with shape {answer.shape}")
+    if not np.isfinite(answer).all():
+        return Agreement(golden.name, np.inf, reason="answers the golden case with NaN or infinity")
+    width = float(np.ptp(golden.output)) or 1.0
+    largest = float(np.abs(thinned - golden.output).max()) / width
+    reason = ""
+    if not largest <= limits.max_abs_of_range:
+        reason = (
+            f"differs from the golden output by {largest:.2e} of its range, allowed are {limits.max_abs_of_range:.2e}"
+        )
+    if isinstance(outputs, Regression):
+        return Agreement(golden.name, largest, reason=reason)
+    if isinstance(outputs, Classification):
+        return classified(answer, golden, outputs, limits, Agreement(golden.name, largest, reason=reason))
+    return labelled(answer, golden, outputs, limits, Agreement(golden.name, largest, reason=reason))
+
+
+def classified(
+    answer: Floats, golden: GoldenCase, outputs: Classification, limits: Tolerance, so_far: Agreement
+) -> Agreement:
+    """Return the agreement with probabilities compared, and the decision outside of the guard band."""
+    ours, theirs = (joined(torch.from_numpy(one)[None], outputs) for one in (answer, golden.output))
+    difference = max(abs(a - b) for a, b in zip(ours, theirs, strict=True))
+    a, b = ours[outputs.positive], theirs[outputs.positive]
+    reason = so_far.reason
+    if not reason and difference > limits.max_probability:
+        reason = f"differs by {difference:.4f} in a probability, allowed are {limits.max_probability}"
+    near = abs(b - outputs.threshold) <= outputs.guard_band
+    if not reason and (a >= outputs.threshold) != (b >= outputs.threshold) and not near:
+        reason = "decides the golden case otherwise"
+    return replace(so_far, probability=difference, reason=reason)
+
+
+def labelled(answer: Floats, golden: GoldenCase, outputs: Outputs, limits: Tolerance, so_far: Agreement) -> Agreement:
+    """Return the agreement with labels compared: share of flips, and Dice of each segment that is large enough."""
+    labels = labels_of(answer, outputs)
+    if golden.labels is None or labels.shape != golden.labels.shape:
+        return replace(so_far, reason=f"answers with shape {answer.shape}")
+    flips = float((labels != golden.labels).mean())
+    counts = np.bincount(golden.labels.ravel(), minlength=2)
+    dice = {
+        str(number): dice_of(labels == number, golden.labels == number)
+        for number in range(1, len(counts))
+        if counts[number] >= ENOUGH_VOXELS
+    }
+    reason = so_far.reason
+    if not reason and flips > limits.max_flips:
+        reason = f"labels {flips:.2e} of the golden voxels otherwise, allowed are {limits.max_flips:.2e}"
+    worst = min(dice.values(), default=1.0)
+    if not reason and worst < limits.min_dice:
+        reason = f"has Dice {worst:.5f} on a golden segment, at least {limits.min_dice} is asked"
+    return replace(so_far, flips=flips, dice=dice, reason=reason)
 
 
 def dice_of(one: Mask, two: Mask) -> float:
@@ -81,6 +161,17 @@ def dice_of(one: Mask, two: Mask) -> float:
     return 2.0 * int((one & two).sum()) / total if total else 1.0
 
 
-def labels_of(logits: Floats) -> Labels:
-    """Return the class (x, y, z) with the largest of the logits (classes, x, y, z)."""
-    return np.asarray(logits.argmax(0), np.uint8)
+def labels_of(answer: Floats, outputs: Outputs) -> Labels:
+    """Return the labels (axes…) of raw outputs (channels, axes…), as `outputs` decides them."""
+    if getattr(outputs, "activation", "softmax") == "softmax":
+        return np.asarray(answer.argmax(0), np.uint8)
+    least = logit(outputs.threshold)  # type: ignore[union-attr]
+    labels = np.zeros(answer.shape[1:], np.uint8)
+    for number, one in enumerate(answer, start=1):
+        labels[one > least] = number
+    return labels
+
+
+def as_record(found: list[Agreement]) -> list[dict[str, Any]]:
+    """Return the agreements as they are stored and shown."""
+    return [asdict(one) for one in found]

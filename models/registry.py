@@ -1,61 +1,233 @@
-"""Which packages this appliance has. It must never choose another package than the one that was asked for.
+"""The packages of this appliance: installed from a folder or a .zip, kept by version, found again by digest.
 
-The shipped ones lie in models/zoo, those of the site under data_dir/packages/<id>/<version>.
+Files lie in data_dir/packages/<id>/<version> and never change; which version is active stands in the catalogue,
+with the digest of each. What ships with the software (models/zoo) is installed like any other package; only where no
+version of it was ever here does it become active by itself. A stranger's files reach their place after every check.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
+from appliance.catalogue import Catalogue, packages
+from appliance.catalogue.connection import now
+from appliance.catalogue.packages import Change
 from appliance.errors import Missing, PackageRefused
-from models.package import MANIFEST, Package, load_package
+from appliance.package_life import VersionRow, version_order
+from appliance.settings import Settings
+from models.archive import unpacked
+from models.package import MANIFEST, SIGNATURE, FileList, Package, load_package, load_signed, parse, read_manifest
+from models.signing import ZOO_KEY, Trust, key_id, read_public_key, trust_of
 
 ZOO = Path(__file__).parent / "zoo"
+STAGING = ".staging"
+Inspect = Callable[[Package], None]  # raises PackageRefused
 
 
-def package_folders(data_dir: Path) -> list[Path]:
-    """Return the folders that hold packages: shipped ones first, then those of the site."""
-    shipped = sorted(path.parent for path in ZOO.glob(f"*/{MANIFEST}"))
-    return shipped + sorted(path for path in (data_dir / "packages").glob("*/*") if path.is_dir())
+class Registry:
+    """One process's view of the packages; every answer is of this moment."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self.settings = settings
+        self.catalogue = catalogue
+        self.folder = settings.data_dir / "packages"
+
+    def place(self, row: VersionRow) -> Path:
+        """Return the folder of a version."""
+        return self.folder / row.package / row.version
+
+    def versions(self, package: str | None = None) -> list[VersionRow]:
+        """Return the versions here, by package and rising version."""
+        with self.catalogue.read() as connection:
+            return packages.versions(connection, package)
+
+    def row(self, name: str) -> VersionRow:
+        """Return the version that "brain-structures" (the active one) or "brain-structures@1.2.0" names, or Missing."""
+        package, _, number = name.partition("@")
+        with self.catalogue.read() as connection:
+            found = packages.version(connection, package, number) if number else packages.active(connection, package)
+            known = packages.versions(connection, package)
+        if found is not None:
+            return found
+        if not known:
+            raise Missing(f"no package {package} is installed; `curie models list` shows what is")
+        here = ", ".join(f"{one.version} ({one.state})" for one in known)
+        raise Missing(f"no version of {package} is active" if not number else f"{name} is not installed; here: {here}")
+
+    def package(self, name: str) -> Package:
+        """Return the package that `name` names; Missing, or PackageRefused if its files are damaged."""
+        return self.load(self.row(name))
+
+    def routed(self, name: str) -> Package:
+        """Return the package a route runs: the active version, or the one the route pins if it passed the gate."""
+        row = self.row(name)
+        if row.state in ("installed", "retired"):
+            raise Missing(f"{row.name} is {row.state}; a route runs versions that are candidate, shadow or active")
+        return self.load(row)
+
+    def shadows(self, package: str) -> list[Package]:
+        """Return the versions of a package that run beside the active one."""
+        with self.catalogue.read() as connection:
+            return [self.load(row) for row in packages.in_state(connection, package, "shadow")]
+
+    def of_digest(self, digest: str) -> Package:
+        """Return the package with exactly this digest, whatever its state; Missing if it is not here."""
+        with self.catalogue.read() as connection:
+            row = packages.by_digest(connection, digest)
+        if row is None:
+            raise Missing(f"the package of digest {digest[:16]} is not installed here")
+        return self.load(row)
+
+    def load(self, row: VersionRow) -> Package:
+        """Return the package of a version, its files checked once a process; PackageRefused if they are damaged."""
+        return _loaded(self.place(row), row.digest)
+
+    def verified(self, row: VersionRow) -> Package:
+        """Return the package of a version, its signature and files checked anew; PackageRefused says what is wrong."""
+        package = load_signed(self.place(row), trust_of(self.settings))
+        if package.digest != row.digest:
+            raise PackageRefused(f"{row.name}: is not the package that was installed; install it again")
+        return package
+
+    # --- installing ---
+
+    def install(self, source: Path, inspect: Inspect, *, allow_rollback: bool = False) -> tuple[VersionRow, bool]:
+        """Install the package in a folder or .zip file; returns its row, and whether it is new.
+
+        `inspect` looks into graph and weights once signature and digests are right. Nothing of a package that is
+        refused stays.
+        """
+        trust = trust_of(self.settings)
+        with unpacked(source, self._staging()) as folder:
+            return self._take(folder, load_signed(folder, trust), inspect, allow_rollback=allow_rollback)
+
+    def _take(
+        self, folder: Path, package: Package, inspect: Inspect, *, allow_rollback: bool
+    ) -> tuple[VersionRow, bool]:
+        with self.catalogue.read() as connection:
+            held = packages.active(connection, package.id)
+        older = held is not None and version_order(package.version) < version_order(held.version)
+        if older and not allow_rollback:
+            raise PackageRefused(
+                f"{package.name} is older than the active version; --allow-rollback installs it nevertheless"
+            )
+        inspect(package)
+        return self._keep(folder, package)
+
+    def _keep(self, folder: Path, package: Package) -> tuple[VersionRow, bool]:
+        """Copy the files to their place, then record the version: a row never names files that are not there."""
+        with self._alone():
+            return self._kept(folder, package)
+
+    def _kept(self, folder: Path, package: Package) -> tuple[VersionRow, bool]:
+        place = self.folder / package.id / package.version
+        at = now()
+        row = VersionRow(package.id, package.version, package.digest, package.signer, "installed", at, at)
+        with self.catalogue.read() as connection:
+            known = packages.version(connection, package.id, package.version)
+        if known is None:
+            self._put(folder, place)
+            load_package(place, package.digest)  # what was copied is what was checked
+        with self.catalogue.write() as connection:
+            new = packages.add(connection, row)
+        return (row if new else self.row(package.name)), new
+
+    def _put(self, folder: Path, place: Path) -> None:
+        staged = self._staging() / uuid.uuid4().hex
+        try:
+            copy_listed(folder, staged)
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+            if place.exists():
+                shutil.rmtree(place)  # left by an installation that was cut off before its row
+            staged.rename(place)
+            sync_folder(place.parent)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other process installs."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+        with open(self.folder / ".lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _staging(self) -> Path:
+        place = self.folder / STAGING
+        place.mkdir(parents=True, exist_ok=True, mode=0o750)
+        return place
+
+    # --- what ships ---
+
+    def adopt_shipped(self) -> None:
+        """Install what ships with this software; the first version ever seen of a package becomes active."""
+        for folder in sorted(path.parent for path in ZOO.glob(f"*/{MANIFEST}")):
+            package = shipped(folder)
+            with self.catalogue.read() as connection:
+                known = packages.by_digest(connection, package.digest)
+            if known is None:
+                row, _ = self._keep(folder, package)
+                self._activate_first(row)
+
+    def _activate_first(self, row: VersionRow) -> None:
+        at = now()
+        with self.catalogue.write() as connection:
+            if packages.changes(connection, row.package) or len(packages.versions(connection, row.package)) > 1:
+                return
+            why = "ships with the software, and no other version was ever here"
+            change = Change(row.package, "shipped", "", row.version, "Petite Curie", why, at, "", at)
+            packages.set_state(connection, row, "candidate", at)
+            packages.make_active(connection, packages.version(connection, row.package, row.version) or row, change, at)
+            packages.record_change(connection, change)
 
 
-def load_in_place(folder: Path) -> Package:
-    """Return the package of a folder; PackageRefused if it is not the one its place says."""
+def open_registry(settings: Settings, catalogue: Catalogue) -> Registry:
+    """Return the registry with what ships installed."""
+    registry = Registry(settings, catalogue)
+    registry.adopt_shipped()
+    return registry
+
+
+@lru_cache(maxsize=32)
+def _loaded(folder: Path, digest: str) -> Package:
+    return load_package(folder, digest)
+
+
+@lru_cache(maxsize=32)
+def shipped(folder: Path) -> Package:
+    """Return a package of models/zoo, signed by this software's publisher."""
+    key = read_public_key(ZOO_KEY)
+    return load_signed(folder, Trust({key_id(key): key}, {key_id(key): "Petite Curie"}))
+
+
+def copy_listed(folder: Path, place: Path) -> None:
+    """Copy what MANIFEST.json names, it and its signature to `place`, synced; nothing else."""
+    names = [one.path for one in parse(FileList, read_manifest(folder), MANIFEST).files]
+    for name in (*names, MANIFEST, SIGNATURE):
+        source, target = folder / name, place / name
+        if name == SIGNATURE and not source.exists():
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        with source.open("rb") as reading, target.open("xb") as writing:
+            shutil.copyfileobj(reading, writing, 1 << 20)
+            writing.flush()
+            os.fsync(writing.fileno())
+        target.chmod(0o440)
+    for path in (*(one for one in place.rglob("*") if one.is_dir()), place):
+        sync_folder(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        package = load_package(folder)
-    except PackageRefused as refusal:
-        raise PackageRefused(f"{folder}: {refusal}") from refusal
-    if ZOO not in folder.parents and (folder.parent.name, folder.name) != (package.id, package.version):
-        raise PackageRefused(f"{folder}: holds {package.id}@{package.version}; it was put in a wrong place")
-    return package
-
-
-def installed_packages(data_dir: Path) -> list[Package]:
-    """Return every package here, by id and rising version; PackageRefused if one of them is damaged."""
-    packages = [load_in_place(folder) for folder in package_folders(data_dir)]
-    unique = {(package.id, package.version): package for package in reversed(packages)}
-    return sorted(unique.values(), key=lambda package: (package.id, version_order(package.version)))
-
-
-def version_order(version: str) -> tuple[int, ...]:
-    """Return numbers that sort versions: 1.10.0 comes after 1.9.0."""
-    return tuple(int(part) for part in version.split("."))
-
-
-def active_package(name: str, data_dir: Path) -> Package:
-    """Return the package `name`: "brain-structures" (its newest version) or "brain-structures@1.2.0".
-
-    Raises Missing if there is none, PackageRefused if a version of it is damaged; other packages do not matter.
-    """
-    wanted, _, version = name.partition("@")
-    folders = [folder for folder in package_folders(data_dir) if wanted in (folder.name, folder.parent.name)]
-    packages = [load_in_place(folder) for folder in folders if not version or may_hold(folder, version)]
-    fitting = [one for one in packages if one.id == wanted and version in ("", one.version)]
-    if not fitting:
-        raise Missing(f"no package {name} is installed; `curie models list` shows what is")
-    return max(fitting, key=lambda package: version_order(package.version))
-
-
-def may_hold(folder: Path, version: str) -> bool:
-    """Return whether the folder is a shipped one, or the site's place for this version."""
-    return ZOO in folder.parents or folder.name == version
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -24,9 +24,10 @@ from appliance.log import logger
 from appliance.routing import RouteDecision
 from appliance.routing import decide as route_decision
 from appliance.settings import Route, Settings
+from appliance.study import StudySummary
 from dicom_nodes.spool import Spool
 from models.package import Package
-from models.registry import active_package
+from models.registry import open_registry
 from workers.celery_app import ring
 from workers.inquiry import Inquiry
 
@@ -36,6 +37,7 @@ RING_AGAIN_S = 5.0
 STEP_KEPT = timedelta(days=1)  # a procedure step IN PROGRESS of which nobody says more
 ANNOUNCEMENTS_KEPT = timedelta(days=7)
 PRIORITIES = {"urgent": 0, "routine": 9}
+SHADOW_PRIORITY = 19
 
 
 class Dispatch:
@@ -49,6 +51,7 @@ class Dispatch:
         place = settings.completeness
         self.limits = Limits(place.after_release_s, place.quiet_s, place.force_s)
         self.inquiry = Inquiry(settings, catalogue)
+        self.registry = open_registry(settings, catalogue)
         self._gaps: dict[str, tuple[datetime, int, str]] = {}  # by study: as of its last instance
         self._retained_at = 0.0
         self._rung_at = 0.0
@@ -110,24 +113,39 @@ class Dispatch:
 
     def _route(self, study: str) -> list[str]:
         """Decide every route for one study in one transaction; returns the jobs that are new."""
-        decided = []
         with self.catalogue.read() as connection:
             summary = decisions.study_summary(connection, study)
-        for route in self.settings.routes:
-            try:
-                package = active_package(route.package, self.settings.data_dir)
-            except CurieError as error:
-                decided.append((unresolved(route), RouteDecision("failed", str(error))))
-                continue
-            decision = route_decision(summary, route.match, package.requirement)
-            decided.append((target(route, package), decision))
+        decided = [self._decided(route, summary) for route in self.settings.routes]
+        shadows = [one for route in self.settings.routes for one in self._shadows(route, summary)]
         with self.catalogue.write() as connection:
             if decisions.study_summary(connection, study) != summary:
                 return []  # it grew meanwhile; the next pass sees it whole
             new = [decisions.record_decision(connection, summary, to, what, now()) for to, what in decided]
+            new += [decisions.open_shadow(connection, summary, to, what, now()) for to, what in shadows]
             decisions.mark_routed(connection, study, now())
         logger().info("study_routed", study=study, outcomes=[what.outcome for _, what in decided])
         return [job for job in new if job]
+
+    def _decided(self, route: Route, summary: StudySummary) -> tuple[RoutedPackage, RouteDecision]:
+        try:
+            package = self.registry.routed(route.package)
+        except CurieError as error:
+            return unresolved(route), RouteDecision("failed", str(error))
+        return target(route, package), route_decision(summary, route.match, package.requirements)
+
+    def _shadows(self, route: Route, summary: StudySummary) -> list[tuple[RoutedPackage, RouteDecision]]:
+        """Return the jobs of versions that run beside the active one; a version pinned by the route has none."""
+        if "@" in route.package:
+            return []
+        try:
+            packages = self.registry.shadows(route.package)
+        except CurieError as error:
+            logger().error("shadow_not_loaded", package=route.package, cause=str(error))
+            return []
+        found = [
+            (shadow_target(route, one), route_decision(summary, route.match, one.requirements)) for one in packages
+        ]
+        return [(to, decision) for to, decision in found if decision.outcome == "job"]
 
     # --- reconciler ---
 
@@ -183,6 +201,11 @@ def target(route: Route, package: Package) -> RoutedPackage:
     return RoutedPackage(
         route.name, package.id, package.version, package.digest, route.destinations, PRIORITIES[route.priority]
     )
+
+
+def shadow_target(route: Route, package: Package) -> RoutedPackage:
+    """Return the same for a version in shadow: no destination, after everything else."""
+    return RoutedPackage(route.name, package.id, package.version, package.digest, (), SHADOW_PRIORITY, shadow=True)
 
 
 def unresolved(route: Route) -> RoutedPackage:

@@ -1,17 +1,21 @@
 """One process per worker that holds the models, so that a hung or exploding run can be killed without the worker.
 
 The two ends speak short JSON lines over a pipe, which never fills, and hand voxels over as plain .npy files; nothing is
-unpickled. The child ends when its parent does.
+unpickled. The child ends when its parent does. Each answer bears its request's number; those of loads that nobody
+waited for are kept until they are asked for.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -20,12 +24,13 @@ import numpy as np
 
 from appliance import errors
 from appliance.errors import CurieError
+from appliance.settings import Worker
 from appliance.volume import Volume
 from models.package import Package
+from models.reading import Reading
 from workers.pipeline import Inferred
 
 POLL_S = 0.2
-VOXELS, LABELS = "voxels.npy", "labels.npy"
 PASSED_ON = ("StudyUnsuitable", "StudyBlocked", "PackageRefused", "EngineUnavailable", "ResultRejected")
 
 
@@ -33,15 +38,36 @@ class EngineDied(CurieError):
     """The engine process ended in mid-run, was killed on its time limit, or broke."""
 
 
-class EngineProcess:
-    """The parent's end: starts the child when needed, sends one volume at a time, kills it when it must."""
+@dataclass(frozen=True)
+class Wanted:
+    """A package to run, the package that locates for it, and what it was measured to need."""
 
-    def __init__(self, backends: Sequence[str], device: str, folder: Path) -> None:
-        self.backends = tuple(backends)
-        self.device = device
+    package: Package
+    locator: Package | None = None
+    need_mb: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return this as the child reads it."""
+        return {
+            "package": str(self.package.folder),
+            "digest": self.package.digest,
+            "locator": [str(self.locator.folder), self.locator.digest] if self.locator else None,
+            "need_mb": self.need_mb,
+        }
+
+
+class EngineProcess:
+    """The parent's end: starts the child when needed, sends one study at a time, kills it when it must."""
+
+    def __init__(self, worker: Worker, folder: Path, cache: Path | None = None) -> None:
+        self.worker = worker
         self.folder = folder  # where voxels and labels are handed over
+        self.cache = cache  # of built engines
         self._child: Any = None
         self._pipe: Connection | None = None
+        self._numbers = itertools.count(1)
+        self._loads: dict[int, str] = {}  # request → package digest
+        self._loaded: list[dict[str, Any]] = []
 
     def start(self) -> None:
         """Start the child unless it runs."""
@@ -50,7 +76,9 @@ class EngineProcess:
         self.kill()
         context = multiprocessing.get_context("spawn")
         self._pipe, far_end = context.Pipe()
-        self._child = context.Process(target=serve, args=(far_end, self.backends, self.device), name="engine")
+        settings = self.worker.model_dump_json()
+        cache = str(self.cache) if self.cache else ""
+        self._child = context.Process(target=serve, args=(far_end, settings, cache), name="engine")
         self._child.start()
         far_end.close()
 
@@ -61,6 +89,7 @@ class EngineProcess:
 
     def kill(self) -> None:
         """End the child at once."""
+        self._loads.clear()
         if self._child is not None:
             self._child.kill()
             self._child.join(timeout=10)
@@ -69,64 +98,106 @@ class EngineProcess:
             self._pipe.close()
             self._pipe = None
 
-    def warm(self, package: Package) -> None:
+    def warm(self, wanted: Wanted) -> None:
         """Start the child and let it load a package, without waiting for it."""
         self.start()
-        self._send({"op": "load", "package": str(package.folder)})
+        number = self._send({"op": "load", **wanted.record()})
+        self._loads[number] = wanted.package.digest
 
-    def segment(self, volume: Volume, package: Package, keep_going: Callable[[], None]) -> Inferred:
-        """Run a package on a volume in the child.
+    def load(self, wanted: Wanted, limit_s: float) -> dict[str, Any]:
+        """Let the child load a package and return what it runs on; raises as `read`."""
+        self.start()
+        number = self._send({"op": "load", **wanted.record()})
+        answer = self._answer(number, limit_s, lambda: None)
+        if "error" in answer:
+            raise _error(answer)
+        return answer
+
+    def loaded(self) -> list[dict[str, Any]]:
+        """Return the answers to loads that nobody waited for, with the package's `digest`; each only once."""
+        while self._pipe is not None and self._loads and self._pipe.poll(0):
+            try:
+                self._sort(json.loads(self._pipe.recv_bytes()))
+            except (EOFError, ConnectionResetError):
+                break  # the next request starts a new child
+        found, self._loaded = self._loaded, []
+        return found
+
+    def read(self, sequence: Sequence[Sequence[Volume]], wanted: Wanted, keep_going: Callable[[], None]) -> Inferred:
+        """Run a package in the child on a sequence of moments, each with a volume of every input.
 
         `keep_going` is called every 0.2 s and raises to stop; the child is killed then, as on the time limit.
         Raises the child's own errors, or EngineDied.
         """
         self.start()
         try:
-            self._request(volume, package)
-            answer = self._answer(package, keep_going)
+            number = self._send({"op": "read", **wanted.record(), **self._hand_over(sequence)})
+            answer = self._answer(number, wanted.package.manifest.resources.timeout_s, keep_going)
         except BaseException:
             self.kill()
             raise
         if "error" in answer:
             raise _error(answer)
-        labels = np.load(self.folder / LABELS, allow_pickle=False)
-        skipped = tuple((name, reason) for name, reason in answer["skipped"])
-        return Inferred(labels, answer["engine"], answer["precision"], answer["cpu_s"], skipped)
+        return self._inferred(answer)
 
-    def _request(self, volume: Volume, package: Package) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        np.save(self.folder / VOXELS, volume.voxels, allow_pickle=False)
-        self._send(
-            {
-                "op": "segment",
-                "package": str(package.folder),
-                "folder": str(self.folder),
-                "affine": volume.affine.tolist(),
-                "modality": volume.modality,
-            }
+    def _inferred(self, answer: dict[str, Any]) -> Inferred:
+        count = answer["label_maps"]
+        maps = tuple(np.load(self.folder / f"labels-{n}.npy", allow_pickle=False) for n in range(count))
+        reading = Reading(
+            maps,
+            tuple(answer["scores"]),
+            tuple(answer["probabilities"]),
+            tuple(answer["numbers"]),
+            tuple(answer["located"]),
         )
+        skipped = tuple((name, reason) for name, reason in answer["skipped"])
+        return Inferred(
+            reading, answer["engine"], answer["precision"], answer["cpu_s"], skipped, answer["memory_mb"],
+            answer["parity"],
+        )  # fmt: skip
 
-    def _send(self, request: dict[str, Any]) -> None:
+    def _hand_over(self, sequence: Sequence[Sequence[Volume]]) -> dict[str, Any]:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, mode=0o700)
+        moments = []
+        for n, volumes in enumerate(sequence):
+            for m, volume in enumerate(volumes):
+                np.save(self.folder / f"voxels-{n}-{m}.npy", volume.voxels, allow_pickle=False)
+            moments.append(
+                [{"affine": one.affine.tolist(), "modality": one.modality, "time_ms": one.time_ms} for one in volumes]
+            )
+        return {"folder": str(self.folder), "moments": moments}
+
+    def _send(self, request: dict[str, Any]) -> int:
         assert self._pipe is not None
+        number = next(self._numbers)
         try:
-            self._pipe.send_bytes(json.dumps(request).encode())
+            self._pipe.send_bytes(json.dumps({"number": number, **request}).encode())
         except (BrokenPipeError, ConnectionResetError) as error:
-            raise EngineDied("the engine process ended while it was given a volume") from error
+            raise EngineDied("the engine process ended while it was given a study") from error
+        return number
 
-    def _answer(self, package: Package, keep_going: Callable[[], None]) -> dict[str, Any]:
+    def _answer(self, number: int, limit_s: float, keep_going: Callable[[], None]) -> dict[str, Any]:
         assert self._pipe is not None
-        limit_s = package.manifest.resources.timeout_s
         deadline = time.monotonic() + limit_s
-        while not self._pipe.poll(POLL_S):
-            keep_going()
-            if time.monotonic() > deadline:
-                raise EngineDied(f"the package's time limit of {limit_s} s is over; the engine was killed")
-        try:
-            answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
-        except (EOFError, ConnectionResetError) as error:
-            self._child.join(timeout=5)
-            raise EngineDied(f"the engine process ended in mid-run (exit code {self._child.exitcode})") from error
-        return answer
+        while True:
+            while not self._pipe.poll(POLL_S):
+                keep_going()
+                if time.monotonic() > deadline:
+                    raise EngineDied(f"the package's time limit of {limit_s:g} s is over; the engine was killed")
+            try:
+                answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
+            except (EOFError, ConnectionResetError) as error:
+                self._child.join(timeout=5)
+                raise EngineDied(f"the engine process ended in mid-run (exit code {self._child.exitcode})") from error
+            if answer["number"] == number:
+                return answer
+            self._sort(answer)
+
+    def _sort(self, answer: dict[str, Any]) -> None:
+        digest = self._loads.pop(answer["number"], None)
+        if digest is not None:
+            self._loaded.append({"digest": digest, **answer})
 
 
 def _error(answer: dict[str, Any]) -> CurieError:
@@ -139,22 +210,26 @@ def _error(answer: dict[str, Any]) -> CurieError:
 # --- the child ---
 
 
-def serve(pipe: Connection, backends: Sequence[str], device: str) -> None:
+def serve(pipe: Connection, settings: str, cache: str) -> None:
     """Answer requests until the other end closes. Runs in the child."""
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    loaded: dict[str, Any] = {}
+    shelf = _shelf(Worker.model_validate_json(settings), cache)
     while True:
         try:
             request = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
         try:
-            choice = _loaded(loaded, request["package"], backends, device)
-            answer = _run(choice, request) if request["op"] == "segment" else None
+            answer = _load(shelf, request) if request["op"] == "load" else _read(shelf, request)
         except Exception as error:  # noqa: BLE001 - the edge of this process: every error becomes an answer
-            answer = {"error": type(error).__name__, "message": str(error)} if request["op"] == "segment" else None
-        if answer is not None:
-            pipe.send_bytes(json.dumps(answer).encode())
+            answer = {"error": _kind(error), "message": str(error)}
+        pipe.send_bytes(json.dumps({"number": request["number"], **answer}).encode())
+
+
+def _kind(error: Exception) -> str:
+    """Return the name under which the parent knows an error: the nearest of those that are passed on."""
+    names = [kind.__name__ for kind in type(error).__mro__]
+    return next((name for name in names if name in PASSED_ON), names[0])
 
 
 def _end_with_parent(parent: int) -> None:
@@ -163,36 +238,60 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _loaded(loaded: dict[str, Any], folder: str, backends: Sequence[str], device: str) -> Any:
-    """Return (package, engine choice), loading and checking it the first time."""
-    from models.engines import choose_engine
+def _shelf(worker: Worker, cache: str) -> Any:
+    from models.engines import Place
+    from models.shelf import Shelf
+
+    place = Place(worker.device, Path(cache) if cache else None)
+    return Shelf(worker.backends, place, worker.memory_gb)
+
+
+def _packages(request: dict[str, Any]) -> tuple[Any, Any]:
     from models.package import load_package
 
-    package = load_package(Path(folder))
-    if package.digest not in loaded:
-        loaded[package.digest] = (package, choose_engine(package, backends, device))
-    return loaded[package.digest]
+    package = load_package(Path(request["package"]), request["digest"])
+    locator = request["locator"]
+    return package, load_package(Path(locator[0]), locator[1]) if locator else None
 
 
-def _run(loaded: Any, request: dict[str, Any]) -> dict[str, Any]:
-    from models.inference import segment
+def _load(shelf: Any, request: dict[str, Any]) -> dict[str, Any]:
+    package, locator = _packages(request)
+    if locator:
+        shelf.take(locator)
+    record: dict[str, Any] = shelf.take(package, request["need_mb"]).record()
+    return record
 
-    package, choice = loaded
+
+def _read(shelf: Any, request: dict[str, Any]) -> dict[str, Any]:
+    package, locator = _packages(request)
     folder = Path(request["folder"])
-    volume = Volume(
-        voxels=np.load(folder / VOXELS, allow_pickle=False),
-        affine=np.array(request["affine"]),
+    sequence = [
+        [_volume(folder / f"voxels-{n}-{m}.npy", one) for m, one in enumerate(volumes)]
+        for n, volumes in enumerate(request["moments"])
+    ]
+    started = time.process_time()
+    shelf.take(package, request["need_mb"])
+    reading, loaded = shelf.read(sequence, package, locator)
+    for n, label_map in enumerate(reading.label_maps):
+        np.save(folder / f"labels-{n}.npy", np.asarray(label_map, np.uint8), allow_pickle=False)
+    return {
+        **loaded.record(),
+        "label_maps": len(reading.label_maps),
+        "scores": reading.scores,
+        "probabilities": reading.probabilities,
+        "numbers": reading.numbers,
+        "located": reading.located,
+        "cpu_s": round(time.process_time() - started, 3),
+    }
+
+
+def _volume(path: Path, one: dict[str, Any]) -> Volume:
+    return Volume(
+        voxels=np.load(path, allow_pickle=False),
+        affine=np.array(one["affine"]),
         frames=(),
         series_instance_uid="",
         frame_of_reference_uid="",
-        modality=request["modality"],
+        modality=one["modality"],
+        time_ms=one["time_ms"],
     )
-    started = time.process_time()
-    labels = segment(volume, package, choice.engine)
-    np.save(folder / LABELS, np.asarray(labels, dtype=np.uint8), allow_pickle=False)
-    return {
-        "engine": choice.engine.name,
-        "precision": choice.engine.precision,
-        "skipped": choice.skipped,
-        "cpu_s": round(time.process_time() - started, 3),
-    }

@@ -1,4 +1,4 @@
-"""THE straight line: the images of one series in, result objects out. Start reading here.
+"""THE straight line: the images of a package's inputs in, result objects out. Start reading here.
 
 It must never touch the catalogue, the network or a clock: what it needs comes in, what it makes goes out.
 """
@@ -7,43 +7,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from appliance.finding import Finding
 from appliance.job import ResultContext
-from appliance.volume import Array, Volume
-from dicom_nodes.report import write_report
-from dicom_nodes.segmentation import write_segmentation
-from dicom_nodes.volume_reader import read_series
+from appliance.volume import Volume
+from dicom_nodes.volume_reader import read_sequence, read_series
 from models.measure import measure
 from models.package import Package
+from models.reading import Reading
+from workers.result_set import MadeObject, Moment, written
 
-SEG_STORAGE = "1.2.840.10008.5.1.4.1.1.66.4"
-COMPREHENSIVE_3D_SR = "1.2.840.10008.5.1.4.1.1.88.34"
+FIRST_OF_THE_WHOLE = 1000  # ordinal of the first finding that is no segment
 
 
 @dataclass(frozen=True)
 class Inferred:
     """What the engine process answered."""
 
-    label_map: Array  # uint8 (k, j, i) on the source grid
+    reading: Reading
     engine: str
     precision: str
     cpu_s: float  # of the engine process, for this run
     skipped: tuple[tuple[str, str], ...] = ()  # rungs not taken, and why
-
-
-@dataclass(frozen=True)
-class MadeObject:
-    """One result object as bytes of a DICOM file."""
-
-    role: str  # SEG or SR
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    content: bytes
+    memory_mb: float | None = None  # peak, measured
+    parity: list[dict[str, Any]] = field(default_factory=list)  # how the engine agreed with the golden cases
 
 
 @dataclass(frozen=True)
@@ -57,40 +47,43 @@ class Made:
 
 
 def read_study(
-    paths: Sequence[Path],
+    inputs: Sequence[Sequence[Path]],
     package: Package,
-    segment: Callable[[Volume], Inferred],
+    infer: Callable[[Sequence[Sequence[Volume]]], Inferred],
     context_of: Callable[[Inferred], ResultContext],
 ) -> Made:
-    """Volume → label map → findings → SEG and SR. Raises StudyUnsuitable, StudyBlocked or ResultRejected."""
+    """Volumes → reading → findings → SEG and SR. Raises StudyUnsuitable, StudyBlocked or ResultRejected.
+
+    `inputs`: the files of each input's series, in the order of the package's inputs; the first gives the grid.
+    """
     clock = Stopwatch()
-    volume, source = read_series(paths)
+    moments = read_moments(inputs, package)
     clock.lap("volume_s")
-    inferred = segment(volume)
+    inferred = infer([moment.volumes for moment in moments])
     clock.lap("inference_s")
     context = context_of(inferred)
-    findings = tracked(measure(inferred.label_map, volume, package), context)
+    findings = tracked(measure(inferred.reading, [one.volumes[0] for one in moments], package), context)
     clock.lap("findings_s")
-    objects = written(inferred.label_map, volume, findings, source, context)
+    objects = written(inferred.reading, moments, findings, package.manifest.outputs, context)
     clock.lap("results_s")
     return Made(objects, findings, inferred, clock.laps)
 
 
+def read_moments(inputs: Sequence[Sequence[Path]], package: Package) -> list[Moment]:
+    """Return the volumes of all inputs; several moments where the package reads a series over time."""
+    first, *others = inputs
+    if next(iter(package.requirements.values())).volumes == "all":
+        return [Moment((volume,), (source,)) for volume, source in read_sequence(first)]
+    volumes, sources = zip(*(read_series(paths) for paths in (first, *others)), strict=True)
+    return [Moment(volumes, sources)]
+
+
 def tracked(findings: Sequence[Finding], context: ResultContext) -> tuple[Finding, ...]:
     """Give each finding the tracking UID by which SEG and SR both know it."""
-    return tuple(replace(one, tracking_uid=context.uid("tracking", one.segment_number)) for one in findings)
-
-
-def written(
-    label_map: Array, volume: Volume, findings: Sequence[Finding], source: Any, context: ResultContext
-) -> tuple[MadeObject, ...]:
-    """Write SEG and SR; without a single finding, only the SR that says so."""
-    segmentation = write_segmentation(label_map, volume, findings, source, context) if findings else None
-    report = write_report(findings, label_map, volume, source, context, segmentation)
-    made = [MadeObject("SR", COMPREHENSIVE_3D_SR, context.uid("sr"), context.uid("sr-series"), report)]
-    if segmentation is not None:
-        made.append(MadeObject("SEG", SEG_STORAGE, context.uid("seg"), context.uid("seg-series"), segmentation))
-    return tuple(made)
+    return tuple(
+        replace(one, tracking_uid=context.uid("tracking", one.segment_number or FIRST_OF_THE_WHOLE + n))
+        for n, one in enumerate(findings)
+    )
 
 
 class Stopwatch:

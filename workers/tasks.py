@@ -25,7 +25,7 @@ from celery import Celery
 from celery.worker import state
 
 from appliance import __version__
-from appliance.catalogue import Catalogue, jobs
+from appliance.catalogue import Catalogue, jobs, packages
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import Claim, Fenced, NewResult
 from appliance.errors import CurieError, PackageRefused, ResultRejected, StudyBlocked, StudyUnsuitable
@@ -35,9 +35,11 @@ from appliance.settings import Settings
 from appliance.volume import Volume
 from dicom_nodes.spool import write_durably
 from models.package import Package
-from models.registry import active_package
-from workers.engine_process import EngineProcess
-from workers.pipeline import Inferred, Made, MadeObject, read_study
+from models.registry import open_registry
+from workers.comparing import compare_versions
+from workers.engine_process import EngineProcess, Wanted
+from workers.pipeline import Inferred, Made, read_study
+from workers.result_set import MadeObject
 
 TIMER_S = 5.0
 RETRY_S = 5.0
@@ -54,17 +56,22 @@ class Worker:
         self.settings = settings
         self.catalogue = catalogue
         self.name = f"{socket.gethostname()}/{name}"
+        self.registry = open_registry(settings, catalogue)
         place = own_folder(settings.data_dir / "run")
-        self.engine = EngineProcess(settings.worker.backends, settings.worker.device, place)
+        self.engine = EngineProcess(settings.worker, place, settings.data_dir / "engines")
         self.stopping = threading.Event()
         self._busy = threading.Lock()
+        self._warmed: set[str] = set()  # digests
         self._drained_at = time.monotonic()
 
     def warm(self) -> None:
-        """Load the packages of the routes, so that the first study does not wait for it."""
+        """Load the packages of the routes that are not loaded yet, so that the first study does not wait for it."""
         for name in sorted({route.package for route in self.settings.routes}):
             try:
-                self.engine.warm(active_package(name, self.settings.data_dir))
+                package = self.registry.routed(name)
+                if package.digest not in self._warmed:
+                    self._warmed.add(package.digest)
+                    self.engine.warm(self._wanted(package))
             except CurieError as error:
                 logger().error("package_not_loaded", package=name, cause=str(error))
 
@@ -77,6 +84,8 @@ class Worker:
             while not self.stopping.is_set() and self._run_one():
                 done += 1
             self._drained_at = time.monotonic()
+            self._keep_reports(self.engine.loaded())
+            self.warm()  # what was promoted meanwhile
             return done
         finally:
             self._busy.release()
@@ -132,26 +141,53 @@ class Worker:
             self._put_back(held, cause, counts=True)
 
     def _made(self, held: Claim) -> Made:
-        package = self._package(held)
+        package = self.registry.of_digest(held.package_digest)
+        inputs = self._inputs(held)
         with self.catalogue.read() as connection:
-            paths = [self.settings.spool_dir / path for path in jobs.input_paths(connection, held.id)]
             supersedes = jobs.results_of(connection, held.supersedes) if held.supersedes else []
+        wanted = self._wanted(package)
+        pulse = Pulse(self, held)
+
+        def infer(sequence: Sequence[Sequence[Volume]]) -> Inferred:
+            return self.engine.read(sequence, wanted, pulse.check)
+
+        with pulse:
+            return read_study(inputs, package, infer, lambda ran: self._context(held, package, ran, supersedes))
+
+    def _inputs(self, held: Claim) -> list[list[Path]]:
+        """Return the files of each input's series."""
+        with self.catalogue.read() as connection:
+            by_series = jobs.input_paths(connection, held.id)
+        series = [uid for _, uid in held.inputs] or [held.series_instance_uid]
+        inputs = [[self.settings.spool_dir / path for path in by_series[uid]] for uid in series]
+        paths = [path for several in inputs for path in several]
         gone = sum(not path.exists() for path in paths)
         if gone:
             raise StudyBlocked(f"{gone} of {len(paths)} images are no longer in the spool; have the study sent again")
-        pulse = Pulse(self, held)
+        return inputs
 
-        def segment(volume: Volume) -> Inferred:
-            return self.engine.segment(volume, package, pulse.check)
+    def _wanted(self, package: Package) -> Wanted:
+        """Return the package with its locator, and the memory it was measured to need on this host."""
+        plan = package.manifest.locator
+        locator = self.registry.package(plan.package) if plan else None
+        with self.catalogue.read() as connection:
+            known = packages.engine_reports(connection, package.digest)
+        need = next((one["memory_mb"] for one in known if one["host"] == socket.gethostname()), None)
+        return Wanted(package, locator, need)
 
-        with pulse:
-            return read_study(paths, package, segment, lambda ran: self._context(held, package, ran, supersedes))
+    def _keep_reports(self, loaded: Sequence[dict[str, Any]]) -> None:
+        """Record what packages run on here, and why not on a higher rung."""
+        for one in loaded:
+            if "error" in one:
+                logger().error("package_not_loaded", digest=one["digest"], cause=one["message"])
+                continue
+            self._keep_report(one["digest"], one)
 
-    def _package(self, held: Claim) -> Package:
-        package = active_package(f"{held.package}@{held.package_version}", self.settings.data_dir)
-        if package.digest != held.package_digest:
-            raise PackageRefused(f"{held.package}@{held.package_version} is not the package that the job names")
-        return package
+    def _keep_report(self, digest: str, ran: dict[str, Any]) -> None:
+        names = ("engine", "precision", "skipped", "parity", "memory_mb")
+        report = {"host": socket.gethostname(), "device": self.settings.worker.device, "package_digest": digest}
+        with self.catalogue.write() as connection:
+            packages.keep_engine_report(connection, report | {name: ran[name] for name in names}, now())
 
     def _context(self, held: Claim, package: Package, ran: Inferred, supersedes: Sequence[str]) -> ResultContext:
         return ResultContext(
@@ -165,6 +201,8 @@ class Worker:
             title=package.manifest.title,
             engine=ran.engine,
             precision=ran.precision,
+            skipped=ran.skipped,
+            located_by=", ".join(ran.reading.located),
             made_at=held.created_at,
             supersedes=tuple(supersedes),
             not_for_clinical_use=package.manifest.not_for_clinical_use,
@@ -175,15 +213,25 @@ class Worker:
         accepted: dict[str, tuple[str, ...]] = {one.name: one.results for one in self.settings.destinations}
         record = {
             "engine": f"{made.inferred.engine} {made.inferred.precision}",
+            "skipped": [list(one) for one in made.inferred.skipped],
             "timings": {**made.timings, "inference_cpu_s": made.inferred.cpu_s},
             "findings": [_finding_record(one) for one in made.findings],
         }
         with self.catalogue.write() as connection:
             jobs.commit_results(connection, held, results, accepted, record, now())
+        self._keep_report(held.package_digest, vars(made.inferred))
         logger().info("results_written", job=held.id, **made.timings)
+        self._compare(held)
+
+    def _compare(self, held: Claim) -> None:
+        """Compare with other versions; what goes wrong here never touches the job, which is done."""
+        try:
+            compare_versions(self.catalogue, self.settings.results_dir, held.id)
+        except Exception as error:  # noqa: BLE001 - the edge of a comparison
+            logger().error("versions_not_compared", job=held.id, cause=type(error).__name__)
 
     def _keep(self, held: Claim, made: MadeObject) -> NewResult:
-        path = f"{held.id[:2]}/{held.id}/{made.role}-{held.token}.dcm"
+        path = f"{held.id[:2]}/{held.id}/{made.name}-{held.token}.dcm"
         write_durably(self.settings.results_dir / path, made.content)
         digest = hashlib.sha256(made.content).hexdigest()
         return NewResult(
@@ -267,6 +315,8 @@ def _finding_record(finding: Any) -> dict[str, Any]:
         "segment": finding.segment_number,
         "code": asdict(finding.code),
         "tracking_uid": finding.tracking_uid,
+        "present": finding.present,
+        "probability": finding.probability,
         "measurements": [
             {"name": m.name.meaning, "value": round(m.value, 4), "unit": m.unit.value} for m in finding.measurements
         ],

@@ -40,6 +40,8 @@ class Claim:
     created_at: datetime
     attempts: int
     supersedes: str | None
+    inputs: list[list[str]]  # [[input, Series Instance UID], …], in the order of the package's inputs
+    shadow: int
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def claim(connection: Connection, worker: str, now: datetime) -> Claim | None:
             job.c.created_at,
             job.c.attempts,
             job.c.supersedes,
+            job.c.inputs,
+            job.c.shadow,
         )
     ).one_or_none()
     if row is None:
@@ -107,15 +111,18 @@ def _held(held: Claim) -> tuple[Any, ...]:
     return (job.c.id == held.id, job.c.token == held.token, job.c.state == "running")
 
 
-def input_paths(connection: Connection, job_id: str) -> list[str]:
-    """Return the spool paths of the job's input set, relative to the spool."""
+def input_paths(connection: Connection, job_id: str) -> dict[str, list[str]]:
+    """Return the spool paths of the job's input set by Series Instance UID, relative to the spool."""
     rows = connection.execute(
-        select(instance.c.path)
+        select(instance.c.series_instance_uid, instance.c.path)
         .join(job_input, job_input.c.instance_id == instance.c.id)
         .where(job_input.c.job_id == job_id)
         .order_by(instance.c.sop_instance_uid)
     )
-    return list(rows.scalars())
+    found: dict[str, list[str]] = {}
+    for series, path in rows:
+        found.setdefault(series, []).append(path)
+    return found
 
 
 def results_of(connection: Connection, job_id: str) -> list[str]:

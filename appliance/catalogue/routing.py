@@ -36,6 +36,7 @@ class RoutedPackage:
     digest: str
     destinations: tuple[str, ...]
     priority: int
+    shadow: bool = False  # its results stay in the appliance
 
 
 def studies_to_route(connection: Connection) -> list[str]:
@@ -110,7 +111,7 @@ def record_decision(
     new_id = None
     identity = None
     if decision.outcome == "job":
-        identity, new = _open_job(connection, summary, target, decision.series_instance_uid, before, now)
+        identity, new = _open_job(connection, summary, target, decision.series, before, now)
         new_id = identity if new else None
     connection.execute(delete(outcome).where(*key))
     connection.execute(
@@ -148,17 +149,25 @@ def _withdraw(connection: Connection, study_uid: str, package: str, reason: str,
         )
 
 
+def open_shadow(
+    connection: Connection, summary: StudySummary, target: RoutedPackage, decision: RouteDecision, now: datetime
+) -> str | None:
+    """Open a job whose results stay here, after all others and without an outcome; its id where it is new."""
+    identity, new = _open_job(connection, summary, target, decision.series, None, now)
+    return identity if new else None
+
+
 def _open_job(
     connection: Connection,
     summary: StudySummary,
     target: RoutedPackage,
-    series_uid: str,
+    chosen: Sequence[tuple[str, str]],
     before: str | None,
     now: datetime,
 ) -> tuple[str, bool]:
-    chosen = next(s for s in summary.series if s.series_instance_uid == series_uid)
-    digest = input_set_digest(chosen.instances)
-    identity = job_id(digest, target.digest)
+    digest = input_set_digest(_instances(summary, chosen))
+    answered = _answered(connection, before, digest, target)
+    identity = answered or job_id(digest, target.digest)
     known = connection.execute(select(job.c.id).where(job.c.id == identity)).first()
     if known is None:
         replaced = _last_with_results(connection, before)
@@ -170,6 +179,23 @@ def _open_job(
         if present is None:
             connection.execute(insert(job_destination).values(job_id=identity, destination=name))
     return identity, known is None
+
+
+def _instances(summary: StudySummary, chosen: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    uids = {uid for _, uid in chosen}
+    return [pair for one in summary.series if one.series_instance_uid in uids for pair in one.instances]
+
+
+def _answered(connection: Connection, before: str | None, digest: str, target: RoutedPackage) -> str | None:
+    """Return the job that answers or will answer this input set already, though by an earlier version of the package.
+
+    A newly promoted version reads what comes from now on; it does not read unchanged studies once more.
+    """
+    if before is None:
+        return None
+    row = connection.execute(select(job.c.input_set, job.c.package, job.c.state).where(job.c.id == before)).one()
+    same = (row.input_set, row.package) == (digest, target.package)
+    return before if same and row.state not in ("failed", "cancelled", "superseded") else None
 
 
 def _last_with_results(connection: Connection, job_id: str | None) -> str | None:
@@ -186,7 +212,7 @@ def _supersede_unasked(connection: Connection, study_uid: str, now: datetime) ->
     named = select(outcome.c.job_id).where(outcome.c.study_instance_uid == study_uid, outcome.c.job_id.is_not(None))
     done = connection.execute(
         update(job)
-        .where(job.c.study_instance_uid == study_uid, job.c.id.not_in(named))
+        .where(job.c.study_instance_uid == study_uid, job.c.id.not_in(named), job.c.shadow == 0)
         .where(job.c.state.in_(("queued", "running")))
         .values(state="superseded", reason="images arrived later", finished_at=now, token=job.c.token + 1)
         .returning(job.c.id)
@@ -199,7 +225,7 @@ def _insert_job(
     connection: Connection,
     summary: StudySummary,
     target: RoutedPackage,
-    chosen: SeriesSummary,
+    chosen: Sequence[tuple[str, str]],
     digest: str,
     identity: str,
     supersedes: str | None,
@@ -209,7 +235,9 @@ def _insert_job(
         insert(job).values(
             id=identity,
             study_instance_uid=summary.study_instance_uid,
-            series_instance_uid=chosen.series_instance_uid,
+            series_instance_uid=chosen[0][1],
+            inputs=[list(one) for one in chosen],
+            shadow=int(target.shadow),
             package=target.package,
             package_version=target.version,
             package_digest=target.digest,
@@ -226,7 +254,7 @@ def _insert_job(
     rows = connection.execute(
         select(instance.c.sop_instance_uid, instance.c.id).where(
             instance.c.study_instance_uid == summary.study_instance_uid,
-            instance.c.series_instance_uid == chosen.series_instance_uid,
+            instance.c.series_instance_uid.in_([uid for _, uid in chosen]),
             instance.c.state == "current",
         )
     ).all()

@@ -169,8 +169,11 @@ job = Table(
     Column("started_at", Moment),
     Column("finished_at", Moment),
     Column("engine", String(32), nullable=False, server_default=""),
+    Column("skipped", JSON, nullable=False, server_default="[]"),  # [[rung, why it was not taken], …]
     Column("timings", JSON, nullable=False),
     Column("findings", JSON, nullable=False),
+    Column("inputs", JSON, nullable=False, server_default="[]"),  # [[input, Series Instance UID], …]
+    Column("shadow", Integer, nullable=False, server_default="0"),  # 1: its results stay in the appliance
 )
 Index("job_due", job.c.state, job.c.priority, job.c.created_at)
 job_input = Table(
@@ -239,6 +242,64 @@ commitment_report = Table(
     Column("failed", JSON, nullable=False),  # [[sop class uid, sop instance uid, failure reason], …]
     Column("read", Integer, nullable=False, server_default="0"),
 )
+package_version = Table(
+    "package_version",
+    metadata,
+    Column("package", String(64), primary_key=True),
+    Column("version", String(32), primary_key=True),
+    Column("digest", String(64), nullable=False, unique=True),  # of MANIFEST.json: pins every byte
+    Column("signer", String(64), nullable=False),  # key id, "" where unsigned was allowed
+    Column("state", String(16), nullable=False),  # installed | candidate | shadow | active | retired
+    Column("installed_at", Moment, nullable=False),
+    Column("state_at", Moment, nullable=False),
+)
+Index(
+    "one_active_version",
+    package_version.c.package,
+    unique=True,
+    sqlite_where=package_version.c.state == "active",
+    postgresql_where=package_version.c.state == "active",
+)
+package_change = Table(
+    "package_change",  # who made which version active, and why; a second person's word may be awaited
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("package", String(64), nullable=False, index=True),
+    Column("kind", String(16), nullable=False),  # shipped | promote | rollback | retire
+    Column("before", String(32), nullable=False),  # version that was active, "" for none
+    Column("after", String(32), nullable=False),
+    Column("person", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked_at", Moment, nullable=False),
+    Column("second_person", String(64), nullable=False, server_default=""),
+    Column("done_at", Moment),  # None while a second person is awaited
+)
+engine_report = Table(
+    "engine_report",  # what a host's device runs a package on
+    metadata,
+    Column("host", String(64), primary_key=True),
+    Column("device", String(32), primary_key=True),
+    Column("package_digest", String(64), primary_key=True),
+    Column("engine", String(32), nullable=False),
+    Column("precision", String(8), nullable=False),
+    Column("skipped", JSON, nullable=False),  # [[rung, why it was not taken], …]
+    Column("parity", JSON, nullable=False),  # figures of the comparison with the golden cases
+    Column("memory_mb", Float),  # measured, of the package loaded and run once
+    Column("at", Moment, nullable=False),
+)
+comparison = Table(
+    "comparison",  # of two versions of a package on one input set
+    metadata,
+    Column("job_a", String(36), ForeignKey("job.id"), primary_key=True),  # of the version that was active
+    Column("job_b", String(36), ForeignKey("job.id"), primary_key=True),
+    Column("package", String(64), nullable=False),
+    Column("version_a", String(32), nullable=False),
+    Column("version_b", String(32), nullable=False),
+    Column("scanner", String(128), nullable=False),  # manufacturer and model
+    Column("figures", JSON, nullable=False),
+    Column("at", Moment, nullable=False),
+)
+Index("comparison_of_versions", comparison.c.package, comparison.c.version_a, comparison.c.version_b)
 event = Table(
     "event",
     metadata,

@@ -271,18 +271,21 @@ def _look(
     """Read the SEG back from the PACS, draw it, and compare it with the template where that was the study."""
     import numpy as np
 
+    from appliance.catalogue import open_catalogue
     from appliance.cli.picture import Legend, save_picture
     from dicom_nodes.segmentation_reader import read_segmentation, tracked_segments
     from dicom_nodes.volume_reader import read_volume
-    from models.registry import active_package
+    from models.registry import Registry
 
     segmentation = next((Path(r["path"]) for r in found["results"] if r["role"] == "SEG"), None)
     if segmentation is None:
         return {}  # nothing was found: the SR alone says so
     volume = read_volume(_of_series(files, segmentation))
     label_map = read_segmentation(segmentation, volume)
-    package = active_package(settings.routes[0].package, settings.data_dir)
-    colours = {s.number: s.rgb for s in package.manifest.outputs.segments}
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    package = Registry(settings, catalogue).package(settings.routes[0].package)
+    catalogue.close()
+    colours = {s.number: s.rgb for s in getattr(package.manifest.outputs, "segments", ())}
     by_tracking = {f["tracking_uid"]: f for f in found["findings"]}
     legend, originals = [], np.zeros(256, np.uint8)
     for number, tracking_uid in tracked_segments(segmentation).items():

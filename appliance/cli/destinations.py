@@ -47,10 +47,13 @@ def test_destinations(
 
 def probe(destination: Destination, our_ae_title: str) -> dict[str, Any]:
     """Return what a destination answers: C-ECHO, and the contexts it accepts of those that we need."""
-    from dicom_nodes import sender
-    from workers.pipeline import COMPREHENSIVE_3D_SR, SEG_STORAGE
+    from dicom_nodes import curve_picture, report, segmentation, sender
 
-    classes = {"SEG": SEG_STORAGE, "SR": COMPREHENSIVE_3D_SR}
+    classes = {
+        "SEG": segmentation.SOP_CLASS_UID,
+        "SR": report.SOP_CLASS_UID,
+        "SC": curve_picture.SECONDARY_CAPTURE,
+    }
     started = time.monotonic()
     try:
         sender.echo(destination, our_ae_title)

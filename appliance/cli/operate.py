@@ -159,7 +159,10 @@ def _print_status(told: dict[str, Any]) -> None:
     for reason, count in told["refused"].items():
         console.print(f"refused   {count} × {reason}", markup=False)
     for model in told["models"]:
-        console.print(f"model     {model['package']}@{model['version']} {model['state']} {model['backend']}")
+        alarm = " UNSIGNED" if model["unsigned"] else ""
+        console.print(f"model     {model['package']}@{model['version']} {model['state']} {model['backend']}{alarm}")
+        for one in model["skipped"] if model["state"] in ("active", "shadow") else []:
+            console.print(f"          not on {one['rung']}: {one['reason']}", markup=False)
 
 
 def doctor(json: JsonOption = False, config: ConfigOption = None) -> None:

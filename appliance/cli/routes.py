@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from appliance.cli.models import registry
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table
-from appliance.errors import Missing
-from appliance.settings import Settings, load
+from appliance.errors import CurieError, Missing
+from appliance.settings import load
 from appliance.study import StudySummary
+
+if TYPE_CHECKING:
+    from models.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Routes: which studies go to which package.")
 
@@ -34,8 +39,8 @@ def test_routes(
     config: ConfigOption = None,
 ) -> None:
     """Say for files which routes would match, and why not. Nothing is sent or stored."""
-    settings = load(config)
-    found = [_decided(settings, study) for study in read_studies(path)]
+    with registry(config) as opened:
+        found = [_decided(opened, study) for study in read_studies(path)]
     if json:
         print_json(found)
         return
@@ -44,15 +49,21 @@ def test_routes(
         for one in study["routes"]:
             text = f"  {one['route']} → {one['package']}: {one['outcome']} {one['reason']}{one['series_instance_uid']}"
             console.print(text, markup=False)
+            for seen in one["candidates"]:
+                mark = "→" if seen["chosen"] else " "
+                said = seen["reason"] or f"score {seen['score']:g}"
+                console.print(f"    {mark} {seen['input']}: {seen['series_instance_uid']}: {said}", markup=False)
 
 
-def _decided(settings: Settings, study: StudySummary) -> dict[str, Any]:
-    from appliance.routing import decide
-    from models.registry import active_package
+def _decided(opened: Registry, study: StudySummary) -> dict[str, Any]:
+    from appliance.routing import RouteDecision, decide
 
     routes = []
-    for route in settings.routes:
-        decision = decide(study, route.match, active_package(route.package, settings.data_dir).requirement)
+    for route in opened.settings.routes:
+        try:
+            decision = decide(study, route.match, opened.routed(route.package).requirements)
+        except CurieError as error:
+            decision = RouteDecision("failed", str(error))
         routes.append(
             {
                 "route": route.name,
@@ -60,6 +71,8 @@ def _decided(settings: Settings, study: StudySummary) -> dict[str, Any]:
                 "outcome": "would run on series" if decision.outcome == "job" else decision.outcome,
                 "reason": decision.reason,
                 "series_instance_uid": decision.series_instance_uid,
+                "inputs": dict(decision.series),
+                "candidates": [asdict(one) for one in decision.candidates],
             }
         )
     return {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from appliance.catalogue import overview
+from appliance.catalogue import overview, packages
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table, reading
+from appliance.package_life import VersionRow
 
 app = typer.Typer(no_args_is_help=True, help="Studies that were received.")
 StudyArgument = Annotated[str, typer.Argument(help="Study Instance UID or Accession Number.")]
@@ -42,7 +44,7 @@ def explain(study: StudyArgument, json: JsonOption = False, config: ConfigOption
     """Say for each package whether it ran on a study, or why not, with the time of every step."""
     with reading(config) as (settings, connection):
         told = overview.explain(connection, overview.find_study(connection, study))
-        told["outcomes"] += without_route(settings, told)
+        told["outcomes"] += without_route(settings, packages.versions(connection), told)
     for outcome in told["outcomes"]:
         for result in outcome["results"]:
             result["path"] = str(settings.results_dir / result["path"])
@@ -52,24 +54,22 @@ def explain(study: StudyArgument, json: JsonOption = False, config: ConfigOption
         _print_explanation(told)
 
 
-def without_route(settings: Any, told: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return an outcome for each installed package that no route names."""
-    from models.registry import installed_packages
-
+def without_route(settings: Any, versions: Sequence[VersionRow], told: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return an outcome for each active package that no route names."""
     named = {route.package.partition("@")[0] for route in settings.routes}
     return [
         {
             "route": "",
-            "package": package.id,
-            "version": package.version,
+            "package": row.package,
+            "version": row.version,
             "outcome": "not_routed",
             "reason": "no route in the settings names this package",
             "results": [],
             "findings": [],
             "timings": {},
         }
-        for package in installed_packages(settings.data_dir)
-        if package.id not in named and told["complete"]
+        for row in versions
+        if row.state == "active" and row.package not in named and told["complete"]
     ]
 
 

@@ -6,29 +6,49 @@ skipped in silence: `EngineChoice.skipped` holds the reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from appliance.errors import EngineUnavailable
 
 if TYPE_CHECKING:
-    from models.package import Package
+    import torch
+    from torch import Tensor
 
-# rung → module with `load(package, device) -> Engine`; None: planned, not built
-RUNGS: dict[str, str | None] = {
-    "tensorrt": None,
-    "tensorrt-rtx": None,
+    from models.package import Package
+    from models.parity import Agreement
+
+# rung → module with `engines(package, rung, place) -> Iterator[Engine]`, best first
+RUNGS: dict[str, str] = {
+    "tensorrt": "models.engines.tensorrt",
+    "tensorrt-rtx": "models.engines.tensorrt",
     "torch-cuda": "models.engines.torch",
     "openvino": "models.engines.openvino",
     "onnxruntime": "models.engines.onnxruntime",
     "torch": "models.engines.torch",
 }
 NEEDS_GPU = frozenset({"tensorrt", "tensorrt-rtx", "torch-cuda"})
+
+
+class OutOfMemory(EngineUnavailable):
+    """The device's memory did not suffice; a smaller batch, or the next rung, may."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where engines run and what they keep."""
+
+    device: str = "auto"  # or "cpu", "cuda:0"
+    cache: Path | None = None  # folder of built engines; None keeps nothing
+    threads: int = 0  # of a CPU engine; 0: as many as there are cores
+
+    @property
+    def cuda(self) -> str:
+        """The CUDA device an engine of a GPU rung runs on."""
+        return "cuda:0" if self.device == "auto" else self.device
 
 
 class Engine(Protocol):
@@ -41,11 +61,19 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """Number format it computes in, e.g. "f32"."""
+        """Number format it computes in: "f32", "f16" or "bf16"."""
         ...
 
-    def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return logits (n, classes, x, y, z) of windows (n, channels, x, y, z)."""
+    @property
+    def device(self) -> torch.device:
+        """Where it takes and leaves tensors."""
+        ...
+
+    def run(self, batch: Tensor) -> Tensor:
+        """Return float32 answers (n, channels, axes…) of windows (n, channels, axes…) on its device.
+
+        Raises OutOfMemory, or EngineUnavailable for whatever else its library cannot do.
+        """
         ...
 
     def close(self) -> None:
@@ -55,10 +83,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """The engine that was taken, and why each rung above it was not."""
+    """The engine that was taken, how it agreed, and why each rung above it was not taken."""
 
     engine: Engine
     skipped: tuple[tuple[str, str], ...] = ()  # (rung, reason)
+    parity: tuple[Agreement, ...] = ()
 
 
 def first_line(error: Exception) -> str:
@@ -66,48 +95,48 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def choose_engine(package: Package, backends: Sequence[str], device: str = "auto") -> EngineChoice:
-    """Return the first engine of `backends` that runs here and agrees with the package's golden case.
+def choose_engine(package: Package, backends: Sequence[str], place: Place = Place()) -> EngineChoice:
+    """Return the first engine of `backends` that runs here and agrees with the package's golden cases.
 
-    `device`: "auto", "cpu" or e.g. "cuda:0". Raises EngineUnavailable, naming every reason, if none does.
+    Raises EngineUnavailable, naming every reason, if none does.
     """
     skipped: list[tuple[str, str]] = []
     for rung in backends:
         try:
-            return EngineChoice(proven_engine(rung, package, device), tuple(skipped))
+            for engine in candidates(package, rung, place):
+                agreed, reason = judged(engine, package)
+                if not reason:
+                    return EngineChoice(engine, tuple(skipped), tuple(agreed))
+                skipped.append((f"{rung} {engine.precision}", reason))
+                engine.close()
         except EngineUnavailable as reason:
             skipped.append((rung, str(reason)))
     reasons = "; ".join(f"{rung}: {reason}" for rung, reason in skipped) or "no backend is named"
-    raise EngineUnavailable(f"{package.id}@{package.version} runs on no engine here: {reasons}")
+    raise EngineUnavailable(f"{package.name} runs on no engine here: {reasons}")
 
 
-def proven_engine(rung: str, package: Package, device: str) -> Engine:
-    """Return the engine of one rung after parity; EngineUnavailable says why not."""
-    from models.parity import disagreement
+def judged(engine: Engine, package: Package) -> tuple[list[Agreement], str]:
+    """Return how an engine agrees with the golden cases, and why it may not be used, "" if it may."""
+    from models.parity import agreements
 
-    engine = load_engine(rung, package, device)
     try:
-        reason = disagreement(engine, package)
+        found = agreements(engine, package)
+    except EngineUnavailable as error:
+        return [], str(error)
     except BaseException:
         engine.close()
         raise
-    if reason:
-        engine.close()
-        raise EngineUnavailable(reason)
-    return engine
+    return found, next((one.reason for one in found if one.reason), "")
 
 
-def load_engine(rung: str, package: Package, device: str) -> Engine:
-    """Return the engine of one rung, not yet compared; EngineUnavailable says why it cannot be had."""
+def candidates(package: Package, rung: str, place: Place) -> Iterator[Engine]:
+    """Yield the engines of one rung, best first, not yet compared; EngineUnavailable says why there is none."""
     if rung not in RUNGS:
         raise EngineUnavailable(f"no such backend; there are {', '.join(RUNGS)}")
-    if rung in NEEDS_GPU and device == "cpu":
+    if rung in NEEDS_GPU and place.device == "cpu":
         raise EngineUnavailable("needs a GPU, and the settings say device = cpu")
-    module = RUNGS[rung]
-    if module is None:
-        raise EngineUnavailable("not built into this version yet")
     try:
-        engine: Engine = import_module(module).load(package, rung, device)
+        module: Any = import_module(RUNGS[rung])
+        yield from module.engines(package, rung, place)
     except ImportError as error:
         raise EngineUnavailable(f"its library is not installed ({error.name})") from error
-    return engine

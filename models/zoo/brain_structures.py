@@ -118,7 +118,7 @@ def package(checkpoint: Path, labels: Path, version: str, out: Path, training: s
         training=training,
         figures=figures,
     )
-    return write_package(network, declaration(version, ARCHITECTURE, ROI), golden.numpy(), card, out)
+    return write_package(network, declaration(version, ARCHITECTURE, ROI), [golden.numpy()[None]], card, out)
 
 
 def prepare(labels: Path, out: Path) -> None:

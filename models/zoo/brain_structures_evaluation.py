@@ -15,11 +15,11 @@ import cc3d
 import numpy as np
 
 from appliance.volume import Volume
-from models.engines import Engine, choose_engine
-from models.inference import segment
+from models.deciding import read
+from models.engines import Engine, Place, choose_engine
 from models.package import load_package
 from models.parity import Mask, dice_of
-from models.transforms import Labels
+from models.reading import Labels
 from models.zoo.yardsticks import (
     BRAINCHOP_CLASSES,
     NOT_CEREBRUM,
@@ -39,7 +39,7 @@ def evaluate(package_folder: Path, mni: Path, head: Path | None, models: Path, c
     `models` holds brainchop/ and deepbet/; their answers are kept in `cache`.
     """
     package = load_package(package_folder)
-    engine = choose_engine(package, ["openvino", "onnxruntime", "torch"], "cpu").engine
+    engine = choose_engine(package, ["openvino", "onnxruntime", "torch"], Place("cpu")).engine
     figures: dict[str, object] = {"package": f"{package.id}@{package.version}", "engine": engine.name}
     figures["mni152"] = template_figures(package_folder, engine, mni, models, cache)
     if head is not None:
@@ -105,7 +105,7 @@ def kept(path: Path, volume: Volume, models: Path) -> Labels:
 def timed_labels(folder: Path, engine: Engine, volume: Volume) -> tuple[Labels, float]:
     """Return the label map and the CPU seconds it took."""
     began = time.process_time()
-    labels = segment(volume, load_package(folder), engine)
+    labels = read([[volume]], load_package(folder), engine).label_maps[0]
     return labels, time.process_time() - began
 
 

@@ -78,9 +78,9 @@ def requirement() -> dict[str, Any]:
         "min_extent_mm": 90.0,
         "exclude_image_types": ["LOCALIZER", "PROJECTION IMAGE", "MIP", "ADC", "SUBTRACTION"],
         "prefer": [
-            ["SeriesDescription", "(?i)mprage|mp-rage|bravo|spgr|tfe|vibe"],
-            ["SeriesDescription", "(?i)t1"],
-            ["MRAcquisitionType", "3D"],
+            {"keyword": "SeriesDescription", "pattern": "mprage|mp-rage|bravo|spgr|tfe|vibe"},
+            {"keyword": "SeriesDescription", "pattern": "t1"},
+            {"keyword": "MRAcquisitionType", "pattern": "3D"},
         ],
     }
 
@@ -114,8 +114,7 @@ def declaration(version: str, architecture: tuple[str, dict[str, Any]], roi: tup
             {"op": "to_source_grid", "method": "linear_logits"},
             {"op": "largest_component", "segments": ALL},
         ],
-        "precision": {"allowed": ["f32"]},
-        "parity": {"max_abs_of_range": 2e-3, "min_dice": 0.9995, "max_flips": 3e-4},
+        "precision": {"allowed": ["f32", "f16"]},
         "resources": {"memory_mb": 3000, "timeout_s": 600},
         "report": {"template": "TID1500", "key_slice": "largest_area"},
         "intended_use": INTENDED_USE,

@@ -17,8 +17,9 @@ import torch
 from torch.nn import functional
 
 from appliance.volume import Affine, Volume
-from models.declaration import Orient, Resample
-from models.transforms import Floats, Labels, interpolated, network_grid
+from models.operations import Orient, Resample
+from models.reading import Labels
+from models.transforms import Floats, Grid, interpolated, nearest_on_source, network_grid
 
 Mask = npt.NDArray[np.bool_]
 BRAINCHOP = "model30chan18cls.onnx"
@@ -46,34 +47,31 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 def brainchop_labels(volume: Volume, folder: Path) -> Labels:
     """Return brainchop's 18 structures of a head: 1 mm, axes L-I-A, cropped to what is brighter than air."""
-    grid = network_grid(volume, Orient(op="orient", axcodes="LIA"), Resample(op="resample", spacing_mm=(1, 1, 1)))
-    image = interpolated(np.ascontiguousarray(volume.voxels, np.float32), grid.size)
+    image, grid = at_one_mm(volume, "LIA")
     low, high = float(image.min()), float(np.percentile(image, 99.9))
     rounded = np.round(np.clip((image - low) / (high - low), 0, 1) * 255) / np.float32(255)
-    turned = np.ascontiguousarray(grid.turn.apply(rounded), np.float32)
+    turned = rounded.astype(np.float32)
     box = box_of(turned > 0.1)
     network = session(folder / BRAINCHOP)
     logits = network.run(None, {network.get_inputs()[0].name: turned[box][None, None]})[0][0]
     labels = np.zeros(turned.shape, np.uint8)
     labels[box] = logits.argmax(0)
-    return nearest(np.ascontiguousarray(grid.turn.undo(labels)), grid.source)
+    return turned_back(labels, grid)
 
 
 def deepbet_mask(volume: Volume, folder: Path) -> Mask:
     """Return deepbet's brain mask: a box from a coarse pass at 128³, then 256³ inside the box."""
-    grid = network_grid(volume, Orient(op="orient", axcodes="RAS"), Resample(op="resample", spacing_mm=(1, 1, 1)))
-    image = interpolated(np.ascontiguousarray(volume.voxels, np.float32), grid.size)
-    turned = np.ascontiguousarray(grid.turn.apply(image), np.float32)
+    turned, grid = at_one_mm(volume, "RAS")
     whole = torch.from_numpy(turned)[None, None]
     coarse = functional.interpolate(whole, size=(128, 128, 128), mode="nearest-exact")[0, 0].numpy()
     limits = np.percentile(coarse, [0.5, 99.5])
     inside = interpolated_mask(probability(coarse, limits, folder / "bbox_model.onnx"), turned.shape)
     box = box_of(inside, margin=0.08)
-    fine = interpolated(np.ascontiguousarray(turned[box]), (256, 256, 256))
+    fine = interpolated(torch.from_numpy(np.ascontiguousarray(turned[box])), (256, 256, 256)).numpy()
     mask = np.zeros(turned.shape, bool)
     mask[box] = interpolated_mask(probability(fine, limits, folder / "model.onnx"), turned[box].shape)
     kept = (cc3d.largest_k(mask, k=1) > 0).astype(np.uint8)
-    return nearest(np.ascontiguousarray(grid.turn.undo(kept)), grid.source) > 0
+    return turned_back(kept, grid) > 0
 
 
 def probability(image: Floats, limits: npt.NDArray[np.float64], model: Path) -> Floats:
@@ -88,7 +86,7 @@ def probability(image: Floats, limits: npt.NDArray[np.float64], model: Path) -> 
 def interpolated_mask(share: Floats, shape: tuple[int, ...]) -> Mask:
     """Return where a probability, interpolated to `shape`, is over one half."""
     a, b, c = shape
-    return interpolated(np.ascontiguousarray(share), (a, b, c)) > 0.5
+    return interpolated(torch.from_numpy(np.ascontiguousarray(share)), (a, b, c)).numpy() > 0.5
 
 
 def box_of(mask: Mask, margin: float = 0.0) -> tuple[slice, slice, slice]:
@@ -101,7 +99,14 @@ def box_of(mask: Mask, margin: float = 0.0) -> tuple[slice, slice, slice]:
     return sides[0], sides[1], sides[2]
 
 
-def nearest(labels: Labels, size: tuple[int, int, int]) -> Labels:
-    """Return a label map on a grid of `size` with the same outer faces, nearest voxel."""
-    tensor = torch.from_numpy(labels)[None, None]
-    return np.asarray(functional.interpolate(tensor, size=size, mode="nearest-exact")[0, 0], np.uint8)
+def at_one_mm(volume: Volume, axcodes: str) -> tuple[Floats, Grid]:
+    """Return the image at 1 mm with axes towards `axcodes`, and its grid."""
+    steps = (Orient(op="orient", axcodes=axcodes), Resample(op="resample", spacing_mm=(1, 1, 1)))
+    grid = network_grid(volume, steps)
+    image = interpolated(torch.from_numpy(np.ascontiguousarray(volume.voxels, np.float32)), grid.size)
+    return np.ascontiguousarray(grid.turn.apply(image).numpy()), grid
+
+
+def turned_back(labels: Labels, grid: Grid) -> Labels:
+    """Return a label map on the source grid, nearest voxel."""
+    return nearest_on_source(torch.from_numpy(np.ascontiguousarray(labels)), grid)

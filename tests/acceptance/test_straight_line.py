@@ -14,10 +14,11 @@ import pytest
 from dicom_nodes.header import read_header
 from dicom_nodes.segmentation_reader import read_segmentation
 from dicom_nodes.volume_reader import read_volume
-from models.engines import choose_engine
-from models.inference import segment
+from models.deciding import read
+from models.engines import Place, choose_engine
 from models.measure import measure
-from models.registry import active_package
+from models.reading import Reading
+from models.registry import ZOO, shipped
 from tests.acceptance import test_validators as validators
 from tests.acceptance.house import Appliance, Orthanc, dcmsend, wait_for
 from tests.acceptance.test_validators import Results
@@ -63,10 +64,10 @@ def made(pair: Pair, head: Sent, tmp_path_factory: pytest.TempPathFactory) -> Re
         paths[modality] = folder / f"{modality}.dcm"
         paths[modality].write_bytes(orthanc.content(f"/instances/{ids[0]}/file"))
     volume = read_volume(head.files)
-    package = active_package("brain-structures", folder)
-    label_map = segment(volume, package, choose_engine(package, ("openvino",), "cpu").engine)
+    package = shipped(ZOO / "brain-structures")
+    (label_map,) = read([[volume]], package, choose_engine(package, ("openvino",), Place("cpu")).engine).label_maps
     numbers = np.zeros(256, np.uint8)  # a SEG numbers the segments that it has from 1, without a gap
-    for number, finding in enumerate(measure(label_map, volume, package), start=1):
+    for number, finding in enumerate(measure(Reading((label_map,)), [volume], package), start=1):
         numbers[finding.segment_number] = number
     label_map = numbers[label_map]
     return Results(head.files, volume, label_map, paths["SEG"], paths["SR"])

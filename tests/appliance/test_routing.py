@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from appliance.routing import attribute_matches, decide
-from appliance.study import FrameGeometry, SeriesRequirement, SeriesSummary, StudySummary
+from appliance.study import FrameGeometry, Preference, SeriesRequirement, SeriesSummary, StudySummary
 
 MR, CT = "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.2"
 NEED = SeriesRequirement(
@@ -18,8 +18,9 @@ NEED = SeriesRequirement(
     pixel_spacing_mm=(0.3, 2.0),
     min_extent_mm=60.0,
     exclude_image_types=("LOCALIZER",),
-    prefer=(("SeriesDescription", "t1|mprage"),),
+    prefer=(Preference("SeriesDescription", "t1|mprage"),),
 )
+INPUTS = {"image": NEED}
 
 
 def planes(
@@ -70,18 +71,18 @@ def test_a_match_is_equality_list_range_or_expression(values: object, wanted: ob
 
 
 def test_a_fitting_series_is_chosen() -> None:
-    decision = decide(study(series()), {"Modality": "MR"}, NEED)
+    decision = decide(study(series()), {"Modality": "MR"}, INPUTS)
     assert (decision.outcome, decision.series_instance_uid) == ("job", "1.2")
 
 
 def test_no_match_is_not_routed_and_says_what_was_there() -> None:
-    decision = decide(study(series(Modality="CT")), {"Modality": "MR"}, NEED)
+    decision = decide(study(series(Modality="CT")), {"Modality": "MR"}, INPUTS)
     assert decision.outcome == "not_routed"
     assert "Modality is CT, the route wants MR" in decision.reason
 
 
 def test_an_absent_attribute_is_no_match() -> None:
-    decision = decide(study(series()), {"ContrastBolusAgent": "x"}, NEED)
+    decision = decide(study(series()), {"ContrastBolusAgent": "x"}, INPUTS)
     assert decision.outcome == "not_routed"
     assert "ContrastBolusAgent is absent" in decision.reason
 
@@ -100,7 +101,7 @@ def test_an_absent_attribute_is_no_match() -> None:
     ],
 )
 def test_what_the_package_cannot_read_is_unsuitable_with_the_reason(change: dict[str, object], words: str) -> None:
-    decision = decide(study(replace(series(), **change)), {}, NEED)  # type: ignore[arg-type]
+    decision = decide(study(replace(series(), **change)), {}, INPUTS)  # type: ignore[arg-type]
     assert decision.outcome == "unsuitable"
     assert words in decision.reason
 
@@ -108,14 +109,14 @@ def test_what_the_package_cannot_read_is_unsuitable_with_the_reason(change: dict
 def test_preferred_attributes_rank_and_the_finer_grid_follows() -> None:
     plain, coarse = series("1.1"), series("1.3", planes(40, 5.0))
     preferred = series("1.2", planes(40, 5.0), SeriesDescription="sag MPRAGE")
-    assert decide(study(coarse, plain), {}, NEED).series_instance_uid == "1.1"
-    assert decide(study(plain, preferred), {}, NEED).series_instance_uid == "1.2"
+    assert decide(study(coarse, plain), {}, INPUTS).series_instance_uid == "1.1"
+    assert decide(study(plain, preferred), {}, INPUTS).series_instance_uid == "1.2"
 
 
 def test_a_study_that_contradicts_itself_fails_before_anything_is_matched() -> None:
-    decision = decide(study(series(), problem="two patients"), {"Modality": "CT"}, NEED)
+    decision = decide(study(series(), problem="two patients"), {"Modality": "CT"}, INPUTS)
     assert (decision.outcome, decision.reason) == ("failed", "two patients")
 
 
 def test_a_study_without_images_is_unsuitable() -> None:
-    assert decide(study(), {}, NEED).outcome == "unsuitable"
+    assert decide(study(), {}, INPUTS).outcome == "unsuitable"

@@ -143,7 +143,8 @@ def test_what_it_supersedes_and_a_derived_frame_of_reference_are_said(tmp_path: 
     said = comments(written(tmp_path, images, supersedes=("2.25.1", "2.25.2"), not_for_clinical_use=False))
     assert said[0].startswith("Made by software")
     assert "no common Frame of Reference" in said[1]
-    assert said[2] == "Supersedes: 2.25.1, 2.25.2."
+    assert said[2] == "Computed by openvino f32."
+    assert said[3] == "Supersedes: 2.25.1, 2.25.2."
 
 
 def test_what_was_not_found_is_coded_as_absent(tmp_path: Path) -> None:

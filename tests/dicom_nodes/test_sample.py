@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from appliance.routing import unsuitable
+from appliance.candidates import unsuitable
 from dicom_nodes.offline import summarise
 from dicom_nodes.sample import template_axial, write_sample
 from dicom_nodes.volume_reader import read_volume
-from models.registry import active_package
+from models.registry import ZOO, shipped
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,9 @@ def test_tissue_maps_are_probabilities_of_a_brains_size() -> None:
     assert 500 < (grey > 0.5).sum() / 1000 < 1300, "ml"
 
 
-def test_the_shipped_package_takes_it(files: list[Path], tmp_path: Path) -> None:
+def test_the_shipped_package_takes_it(files: list[Path]) -> None:
     (study,) = summarise(files)
-    assert unsuitable(study.series[0], active_package("brain-structures", tmp_path).requirement) == ""
+    assert unsuitable(study.series[0], shipped(ZOO / "brain-structures").requirements["head"]) == ""
 
 
 def test_another_key_is_another_study(tmp_path: Path, files: list[Path]) -> None:

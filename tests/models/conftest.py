@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from appliance.volume import Volume
-from models.engines import Engine, choose_engine
+from models.engines import Engine, Place, choose_engine
 from models.package import Package, load_package
-from models.parity import golden_case
+from models.parity import GoldenCase, golden_cases
 from models.registry import ZOO
 
 SHARED = Path(os.environ.get("CURIE_SHARED", Path(__file__).parents[3] / "shared"))
@@ -38,13 +38,18 @@ def copied(shipped: Package, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(shipped: Package) -> Iterator[Engine]:
-    chosen = choose_engine(shipped, ["openvino"], "cpu").engine
+    chosen = choose_engine(shipped, ["openvino"], Place("cpu")).engine
     yield chosen
     chosen.close()
 
 
 @pytest.fixture(scope="session")
-def head(shipped: Package) -> Volume:
+def golden(shipped: Package) -> GoldenCase:
+    return golden_cases(shipped)[0]
+
+
+@pytest.fixture(scope="session")
+def head(golden: GoldenCase) -> Volume:
     """The golden case's synthetic head at 2 mm, axes R-A-S, of odd size."""
-    voxels = golden_case(shipped).image[CROP] * np.float32(700)
+    voxels = golden.image[0][CROP] * np.float32(700)
     return volume_of(voxels, np.diag([-2.0, -2.0, 2.0, 1.0]))

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from appliance.errors import ResultRejected
 from appliance.volume import Volume
-from models.declaration import Inference, LargestComponent, RemoveSmall
+from models.deciding import cleaned, read
 from models.engines import Engine
-from models.inference import cleaned, segment, sliding_window, starts, window_weight
+from models.inference import sliding_window, starts, window_weight
+from models.operations import LargestComponent, RemoveSmall, SlidingWindow
 from models.package import Package
-from models.parity import dice_of, golden_case
+from models.parity import GoldenCase, dice_of
+from models.transforms import CPU
 from tests.models.conftest import volume_of
 
 
 class Pointwise:
     """A network that treats each voxel alone, so that windows must give exactly the direct answer."""
 
-    name, precision = "pointwise", "f32"
+    name, precision, device = "pointwise", "f32", CPU
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        return np.concatenate([2 * batch + 1, -batch], axis=1)
+    def run(self, batch: Tensor) -> Tensor:
+        return torch.cat([2 * batch + 1, -batch], 1)
 
     def close(self) -> None: ...
 
@@ -29,10 +33,15 @@ class Pointwise:
 class Broken(Pointwise):
     """A network that answers NaN somewhere."""
 
-    def run(self, batch: np.ndarray) -> np.ndarray:
-        answer = np.zeros((len(batch), 8, *batch.shape[2:]), np.float32)
-        answer[0, 3, 5, 5, 5] = np.nan
+    def run(self, batch: Tensor) -> Tensor:
+        answer = torch.zeros((len(batch), 8, *batch.shape[2:]))
+        answer[0, 3, 5, 5, 5] = torch.nan
         return answer
+
+
+def segment(volume: Volume, package: Package, engine: Engine) -> np.ndarray:
+    """Return the label map of one volume."""
+    return read([[volume]], package, engine).label_maps[0]
 
 
 @pytest.mark.parametrize("shape", [(16, 20, 12), (17, 33, 40), (5, 50, 12)])
@@ -41,13 +50,13 @@ class Broken(Pointwise):
 def test_windows_of_a_linear_network_add_up_to_the_direct_answer(
     shape: tuple[int, ...], batch: int, blend: str
 ) -> None:
-    image = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    plan = Inference.model_validate(
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32))
+    plan = SlidingWindow.model_validate(
         {"mode": "sliding_window", "roi": (16, 20, 12), "overlap": 0.25, "blend": blend, "batch": batch}
     )
     done: list[float] = []
     logits = sliding_window(image, Pointwise(), plan, done.append)
-    np.testing.assert_allclose(logits, Pointwise().run(image[None, None])[0], atol=2e-6)
+    np.testing.assert_allclose(logits, Pointwise().run(image[None])[0], atol=2e-6)
     assert done == sorted(done)
     assert done[-1] == 1.0
 
@@ -61,25 +70,24 @@ def test_windows_lie_where_monai_puts_them() -> None:
 
 def test_windows_are_those_of_monai() -> None:
     inferers = pytest.importorskip("monai.inferers")
-    torch = pytest.importorskip("torch")
     image = torch.rand(1, 1, 23, 31, 18)
-    plan = Inference(mode="sliding_window", roi=(16, 16, 16), overlap=0.25, batch=2)
+    plan = SlidingWindow(mode="sliding_window", roi=(16, 16, 16), overlap=0.25, batch=2)
     ramp = torch.linspace(0, 1, 16)
 
     def by_place(windows: torch.Tensor) -> torch.Tensor:  # depends on where in the window a voxel lies
         return windows * ramp[:, None, None] + ramp
 
     class ByPlace(Pointwise):
-        def run(self, batch: np.ndarray) -> np.ndarray:
-            return np.asarray(by_place(torch.from_numpy(batch)).numpy())
+        def run(self, batch: Tensor) -> Tensor:
+            return by_place(batch)
 
     theirs = inferers.sliding_window_inference(image, (16, 16, 16), 2, by_place, 0.25, mode="gaussian")
-    ours = sliding_window(image[0, 0].numpy(), ByPlace(), plan)
+    ours = sliding_window(image[0], ByPlace(), plan)
     np.testing.assert_allclose(ours, theirs[0].numpy(), atol=1e-5)
 
 
 def test_the_weight_is_one_in_the_middle_and_never_nothing() -> None:
-    weight = window_weight(Inference(mode="sliding_window", roi=(15, 15, 15)))
+    weight = window_weight(SlidingWindow(mode="sliding_window", roi=(15, 15, 15)), CPU)
     assert weight[7, 7, 7] == 1.0
     assert weight.min() == np.float32(1e-3)
 
@@ -104,9 +112,10 @@ def labels(head: Volume, shipped: Package, engine: Engine) -> np.ndarray:
     return segment(head, shipped, engine)
 
 
-def test_the_golden_head_is_labelled_as_its_golden_case_says(shipped: Package, engine: Engine) -> None:
-    golden = golden_case(shipped)
-    labels = segment(volume_of(golden.image, np.diag([-2.0, -2.0, 2.0, 1.0])), shipped, engine)
+def test_the_golden_head_is_labelled_as_its_golden_case_says(
+    shipped: Package, engine: Engine, golden: GoldenCase
+) -> None:
+    labels = segment(volume_of(golden.image[0], np.diag([-2.0, -2.0, 2.0, 1.0])), shipped, engine)
     for number in (1, 2, 3, 4):
         assert dice_of(labels == number, golden.labels == number) > 0.97
 

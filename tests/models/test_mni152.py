@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from models.deciding import read
 from models.engines import Engine
-from models.inference import segment
 from models.package import Package
 from models.parity import dice_of
 from models.zoo.brain_structures_evaluation import GM, GREY, T1, WHITE, WM, islands
@@ -35,7 +35,7 @@ def cerebrum() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def labels(shipped: Package, engine: Engine) -> np.ndarray:
-    return segment(read_nifti(MNI / T1), shipped, engine)
+    return read([[read_nifti(MNI / T1)]], shipped, engine).label_maps[0]
 
 
 @pytest.mark.parametrize(("path", "classes", "floor"), [(WM, WHITE, WHITE_FLOOR), (GM, GREY, GREY_FLOOR)])

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from appliance import study
 from appliance.errors import PackageRefused
 from appliance.study import SeriesRequirement
-from models.declaration import Declaration, Requirement, json_schema
+from models.declaration import Declaration, json_schema
+from models.inputs import Condition, Preference, Requirement
 from models.package import MANIFEST, Package, load_package, write_manifest
+
+SCHEMA = Path(__file__).parents[2] / "docs" / "package.schema.json"
 
 
 def altered_byte(folder: Path) -> None:
@@ -80,7 +84,7 @@ REFUSED: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / MANIFEST).write_text((folder / MANIFEST).read_text() + "\n"), "not in canonical form"),
     (lambda folder: relist(folder, path="../card.md"), "must be relative"),
     (lambda folder: relist(folder, path="/etc/passwd"), "must be relative"),
-    (lambda folder: relist(folder, path="golden/./case.npz"), "must be relative"),
+    (lambda folder: relist(folder, path="golden/./case-1.npz"), "must be relative"),
     (lambda folder: relist(folder, path="package.json"), "names a file twice"),
     (lambda folder: relist(folder, path="MANIFEST.sig"), "MANIFEST.sig: cannot be listed"),
     (lambda folder: relist(folder, mode=755), "MANIFEST.json: files.0.mode: Extra"),
@@ -115,8 +119,10 @@ def test_another_card_is_another_digest(shipped: Package, copied: Path) -> None:
 
 def test_the_requirement_has_the_fields_that_routing_knows(shipped: Package) -> None:
     assert set(Requirement.model_fields) == {field.name for field in dataclasses.fields(SeriesRequirement)}
-    assert shipped.requirement.modality == "MR"
-    assert isinstance(shipped.requirement, SeriesRequirement)
+    assert set(Condition.model_fields) == {field.name for field in dataclasses.fields(study.Condition)}
+    assert set(Preference.model_fields) == {field.name for field in dataclasses.fields(study.Preference)}
+    assert shipped.requirements["head"].modality == "MR"
+    assert isinstance(shipped.requirements["head"], SeriesRequirement)
 
 
 def test_what_ships_says_that_it_is_not_for_clinical_use(shipped: Package) -> None:
@@ -130,6 +136,7 @@ def test_the_schema_is_closed_and_the_shipped_package_has_every_required_key(shi
     assert schema["additionalProperties"] is False
     assert set(schema["required"]) <= set(json.loads((shipped.folder / "package.json").read_text()))
     assert Declaration.model_validate(shipped.manifest.model_dump()) == shipped.manifest
+    assert json.loads(SCHEMA.read_text()) == schema, "run: python -m models.declaration > docs/package.schema.json"
 
 
 def test_reading_packages_needs_no_heavy_library() -> None:

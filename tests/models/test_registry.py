@@ -1,59 +1,179 @@
-"""Asking by name gives that package or an error that says what to do."""
+"""Installing takes a package whole or not at all; one version is active, and only a person changes which."""
 
 from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from appliance.errors import Missing, PackageRefused
-from models.package import Package, write_manifest
-from models.registry import active_package, installed_packages
+from appliance.catalogue import Catalogue, packages
+from appliance.catalogue.connection import now
+from appliance.catalogue.packages import Change
+from appliance.errors import Missing, PackageRefused, SettingsError
+from appliance.settings import Settings, parse
+from models.gate import inspect
+from models.package import MANIFEST, SIGNATURE, Package, sign_package
+from models.registry import Registry, open_registry
+from models.signing import make_key, read_private_key
 
 
-def install(shipped: Package, data_dir: Path, version: str, identity: str = "brain-structures") -> Path:
-    """Put a copy of the shipped package under another version into the site's folder."""
-    folder = Path(shutil.copytree(shipped.folder, data_dir / "packages" / identity / version))
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    make_key(tmp_path / "publisher.key")
+    return parse(f'[models]\ntrusted_keys = ["{tmp_path}/publisher.pub"]\n', tmp_path / "curie.toml")
+
+
+@pytest.fixture
+def registry(settings: Settings, catalogue: Catalogue) -> Registry:
+    return open_registry(settings, catalogue)
+
+
+def version_of(shipped: Package, tmp_path: Path, version: str, identity: str = "brain-structures") -> Path:
+    """Return a signed copy of the shipped package under another version."""
+    folder = Path(shutil.copytree(shipped.folder, tmp_path / "made" / identity / version))
     declared = json.loads((folder / "package.json").read_text()) | {"version": version, "id": identity}
     (folder / "package.json").write_text(json.dumps(declared))
-    write_manifest(folder)
+    sign_package(folder, read_private_key(tmp_path / "publisher.key"))
     return folder
 
 
-def test_without_site_packages_the_shipped_one_is_active(shipped: Package, tmp_path: Path) -> None:
-    assert active_package("brain-structures", tmp_path).digest == shipped.digest
-    assert [one.id for one in installed_packages(tmp_path)] == ["brain-structures"]
+def promote(registry: Registry, name: str) -> None:
+    """Make a version active, as the command does."""
+    at = now()
+    with registry.catalogue.write() as connection:
+        row = packages.version(connection, *name.split("@"))
+        assert row is not None
+        if row.state == "installed":
+            packages.set_state(connection, row, "candidate", at)
+            row = packages.version(connection, *name.split("@"))
+            assert row is not None
+        held = packages.active(connection, row.package)
+        change = Change(row.package, "promote", held.version if held else "", row.version, "A", "B", at, "", at)
+        packages.make_active(connection, row, change, at)
+        packages.record_change(connection, change)
 
 
-def test_the_newest_version_by_number_is_active_and_an_old_one_can_be_named(shipped: Package, tmp_path: Path) -> None:
-    for version in ("9.9.0", "9.10.0"):
-        install(shipped, tmp_path, version)
-    assert active_package("brain-structures", tmp_path).version == "9.10.0"
-    assert active_package("brain-structures@9.9.0", tmp_path).version == "9.9.0"
-    assert [one.version for one in installed_packages(tmp_path)] == [shipped.version, "9.9.0", "9.10.0"]
+def test_what_ships_is_installed_signed_and_active_where_no_version_was_before(
+    registry: Registry, shipped: Package
+) -> None:
+    row = registry.row("brain-structures")
+    assert (row.version, row.digest, row.state) == (shipped.version, shipped.digest, "active")
+    assert registry.package("brain-structures").folder == registry.place(row)
+    assert registry.verified(row).signer == row.signer != ""
+    assert registry.shadows("brain-structures") == []
 
 
-@pytest.mark.parametrize("name", ["hippocampus", "brain-structures@8.8.8", "", "zoo"])
-def test_what_is_not_there_is_missing_with_the_next_step(name: str, tmp_path: Path) -> None:
-    with pytest.raises(Missing, match="curie models list"):
-        active_package(name, tmp_path)
+def test_a_new_shipped_version_waits_for_a_person(
+    registry: Registry, shipped: Package, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = tmp_path / "zoo"
+    newer = version_of(shipped, tmp_path, "9.0.0")
+    shutil.copytree(newer, zoo / "brain-structures")
+    monkeypatch.setattr("models.registry.ZOO", zoo)
+    monkeypatch.setattr("models.registry.ZOO_KEY", tmp_path / "publisher.pub")
+    again = open_registry(settings, registry.catalogue)
+    assert again.row("brain-structures").version == shipped.version
+    assert again.row("brain-structures@9.0.0").state == "installed"
 
 
-def test_a_damaged_version_is_refused_and_not_passed_over(shipped: Package, tmp_path: Path) -> None:
-    (install(shipped, tmp_path, "9.9.0") / "card.md").write_text("changed")
-    with pytest.raises(PackageRefused, match=r"9\.9\.0.*card\.md"):
-        active_package("brain-structures", tmp_path)
-    assert active_package(f"brain-structures@{shipped.version}", tmp_path).digest == shipped.digest
+def test_installing_changes_nothing_until_a_person_promotes(
+    registry: Registry, shipped: Package, tmp_path: Path
+) -> None:
+    row, new = registry.install(version_of(shipped, tmp_path, "9.10.0"), inspect)
+    assert (new, row.state) == (True, "installed")
+    assert registry.row("brain-structures").version == shipped.version
+    with pytest.raises(Missing, match="is installed; a route runs"):
+        registry.routed("brain-structures@9.10.0")
+    promote(registry, "brain-structures@9.10.0")
+    assert registry.package("brain-structures").version == "9.10.0"
+    assert registry.row(f"brain-structures@{shipped.version}").state == "retired"
+    assert [one.version for one in registry.versions()] == [shipped.version, "9.10.0"]
+    with registry.catalogue.read() as connection:
+        assert packages.before_active(connection, "brain-structures").version == shipped.version
 
 
-def test_another_damaged_package_does_not_matter(shipped: Package, tmp_path: Path) -> None:
-    (install(shipped, tmp_path, "1.0.0", "hippocampus") / "card.md").write_text("changed")
-    assert active_package("brain-structures", tmp_path).digest == shipped.digest
+def test_the_same_package_twice_is_one_and_other_bytes_under_its_number_are_refused(
+    registry: Registry, shipped: Package, tmp_path: Path
+) -> None:
+    folder = version_of(shipped, tmp_path, "9.9.0")
+    assert registry.install(folder, inspect)[1] is True
+    assert registry.install(folder, inspect)[1] is False
+    (folder / "card.md").write_text("other")
+    sign_package(folder, read_private_key(tmp_path / "publisher.key"))
+    with pytest.raises(SettingsError, match="raise its number"):
+        registry.install(folder, inspect)
+    assert registry.package("brain-structures@9.9.0").path("card.md").read_text() != "other"
 
 
-def test_a_package_in_a_wrong_place_is_refused(shipped: Package, tmp_path: Path) -> None:
-    install(shipped, tmp_path, "9.9.0").rename(tmp_path / "packages" / "brain-structures" / "9.9.1")
-    with pytest.raises(PackageRefused, match="wrong place"):
-        active_package("brain-structures", tmp_path)
+def test_a_zip_is_the_same_package(registry: Registry, shipped: Package, tmp_path: Path) -> None:
+    folder = version_of(shipped, tmp_path, "9.9.0")
+    with zipfile.ZipFile(tmp_path / "package.zip", "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    row, _ = registry.install(tmp_path / "package.zip", inspect)
+    assert registry.package(row.name).digest == row.digest
+    assert list((registry.folder / ".staging").iterdir()) == []
+
+
+def test_an_older_version_needs_to_be_asked_for(registry: Registry, shipped: Package, tmp_path: Path) -> None:
+    folder = version_of(shipped, tmp_path, "0.0.1")
+    with pytest.raises(PackageRefused, match="--allow-rollback"):
+        registry.install(folder, inspect)
+    assert registry.install(folder, inspect, allow_rollback=True)[1]
+
+
+@pytest.mark.parametrize("name", ["hippocampus-of-mars", "brain-structures@8.8.8", "", "zoo"])
+def test_what_is_not_there_is_missing_with_what_is(registry: Registry, name: str) -> None:
+    with pytest.raises(Missing, match=r"curie models list|here: "):
+        registry.package(name)
+
+
+def test_a_damaged_version_is_refused_and_others_run_on(registry: Registry, shipped: Package, tmp_path: Path) -> None:
+    row, _ = registry.install(version_of(shipped, tmp_path, "9.9.0"), inspect)
+    card = registry.place(row) / "card.md"
+    card.chmod(0o640)
+    card.write_text("changed")
+    with pytest.raises(PackageRefused, match=r"card\.md"):
+        registry.verified(row)
+    fresh = Registry(registry.settings, registry.catalogue)
+    assert fresh.package("brain-structures").digest == shipped.digest
+
+
+def test_an_installation_cut_off_before_its_row_is_begun_anew(
+    registry: Registry, shipped: Package, tmp_path: Path
+) -> None:
+    left = registry.folder / "brain-structures" / "9.9.0"
+    left.mkdir(parents=True)
+    (left / "half").write_text("x")
+    row, _ = registry.install(version_of(shipped, tmp_path, "9.9.0"), inspect)
+    assert not (left / "half").exists()
+    assert registry.package(row.name).version == "9.9.0"
+
+
+@pytest.fixture
+def unsigned(shipped: Package, tmp_path: Path) -> Path:
+    folder = version_of(shipped, tmp_path, "9.9.0")
+    (folder / SIGNATURE).unlink()
+    return folder
+
+
+def test_unsigned_is_refused_unless_allowed_and_then_it_shows(
+    registry: Registry, unsigned: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(PackageRefused, match="unsigned"):
+        registry.install(unsigned, inspect)
+    lax = parse("[models]\nallow_unsigned = true\n", tmp_path / "curie.toml")
+    row, _ = Registry(lax, registry.catalogue).install(unsigned, inspect)
+    assert row.signer == ""
+
+
+def test_nothing_is_parsed_before_the_signature_is_found_right(
+    registry: Registry, shipped: Package, tmp_path: Path
+) -> None:
+    folder = version_of(shipped, tmp_path, "9.9.0")
+    (folder / MANIFEST).write_text("this is no JSON and must never be parsed")
+    with pytest.raises(PackageRefused, match="is not one of this MANIFEST"):
+        registry.install(folder, inspect)

@@ -6,18 +6,19 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 
 from appliance.errors import ResultRejected, StudyUnsuitable
-from models.declaration import Clip, ClipPercentile, Orient, Preprocess, Resample, Scale
+from models.operations import Clip, ClipPercentile, Orient, Preprocess, Resample, Scale
 from models.transforms import (
     interpolated,
     labels_on_source,
     network_grid,
-    normalised,
     prepared,
     require_finite,
     turn_towards,
 )
+from models.values import changed
 from tests.models.conftest import volume_of
 
 RAS = Orient(op="orient", axcodes="RAS")
@@ -37,11 +38,12 @@ def test_a_sagittal_series_is_turned_to_right_anterior_superior() -> None:
 def test_turning_puts_every_voxel_where_its_coordinates_say(order: tuple[int, ...], signs: tuple[int, ...]) -> None:
     affine = np.eye(4)
     affine[:3, :3] = np.eye(3)[:, list(order)] * signs
-    array = np.random.default_rng(0).normal(size=(3, 4, 5))
+    array = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 4, 5)))
     turn = turn_towards(affine, "RAS")
     turned = turn.apply(array)
-    coordinates = np.einsum("ab,bkji->akji", affine[:3, :3], np.indices(array.shape))
-    right, anterior, superior = (turn.apply(axis) for axis in (-coordinates[0], -coordinates[1], coordinates[2]))
+    coordinates = np.einsum("ab,bkji->akji", affine[:3, :3], np.indices(tuple(array.shape)))
+    lps = (torch.from_numpy(axis) for axis in (-coordinates[0], -coordinates[1], coordinates[2]))
+    right, anterior, superior = (turn.apply(axis).numpy() for axis in lps)
     assert (np.diff(right, axis=0) > 0).all()
     assert (np.diff(anterior, axis=1) > 0).all()
     assert (np.diff(superior, axis=2) > 0).all()
@@ -59,14 +61,14 @@ def test_an_oblique_series_goes_to_the_closest_axes() -> None:
 def test_resampling_keeps_the_outer_faces_and_a_linear_ramp() -> None:
     positions = (np.arange(20, dtype=np.float32) + 0.5) * 1.0  # mm from the outer face
     image = np.broadcast_to(positions[:, None, None], (20, 4, 4)).copy()
-    coarse = interpolated(image, (10, 4, 4))
+    coarse = interpolated(torch.from_numpy(image), (10, 4, 4)).numpy()
     np.testing.assert_allclose(coarse[:, 0, 0], (np.arange(10) + 0.5) * 2.0, rtol=1e-6)
     assert coarse.dtype == np.float32
 
 
 def test_the_grid_has_the_declared_spacing_along_the_turned_axes() -> None:
     affine = np.diag([5.0, 0.5, 1.0, 1.0])  # k along the patient's x
-    grid = network_grid(volume_of(np.zeros((12, 90, 61), np.float32), affine), RAS, TWO_MM)
+    grid = network_grid(volume_of(np.zeros((12, 90, 61), np.float32), affine), [RAS, TWO_MM])
     assert grid.size == (30, round(22.5), 30)
 
 
@@ -75,14 +77,14 @@ STEPS: list[Preprocess] = [RAS, TWO_MM, ClipPercentile(op="clip_percentile", low
 
 def test_preparing_gives_float32_between_the_declared_ends() -> None:
     voxels = np.random.default_rng(0).integers(0, 4000, (9, 20, 31)).astype(np.int16)
-    image, _ = prepared(volume_of(voxels, np.diag([4.0, 1.0, 1.0, 1.0])), STEPS)
-    assert image.dtype == np.float32
+    image, _ = prepared([volume_of(voxels, np.diag([4.0, 1.0, 1.0, 1.0]))], STEPS)
+    assert image.dtype == torch.float32
     assert (float(image.min()), float(image.max())) == (0.0, 1.0)
 
 
 def test_fixed_limits_clip() -> None:
-    image = np.array([-2000.0, 5.0, 900.0], np.float32).reshape(3, 1, 1)
-    assert normalised(image, Clip(op="clip", lower=-100, upper=400)).ravel().tolist() == [-100.0, 5.0, 400.0]
+    image = torch.tensor([-2000.0, 5.0, 900.0]).reshape(1, 3, 1, 1)
+    assert changed(image, Clip(op="clip", lower=-100, upper=400)).ravel().tolist() == [-100.0, 5.0, 400.0]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -90,12 +92,12 @@ def test_an_image_that_is_not_finite_is_unsuitable(bad: float) -> None:
     voxels = np.random.default_rng(0).normal(size=(8, 8, 8)).astype(np.float32)
     voxels[4, 4, 4] = bad
     with pytest.raises(StudyUnsuitable, match="finite"):
-        prepared(volume_of(voxels, np.eye(4)), STEPS)
+        prepared([volume_of(voxels, np.eye(4))], STEPS)
 
 
 def test_an_image_of_one_value_is_unsuitable() -> None:
     with pytest.raises(StudyUnsuitable, match="same value"):
-        prepared(volume_of(np.ones((8, 8, 8), np.float32), np.eye(4)), STEPS)
+        prepared([volume_of(np.ones((8, 8, 8), np.float32), np.eye(4))], STEPS)
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -104,29 +106,29 @@ def test_labels_on_the_source_are_the_largest_of_the_interpolated_logits(
     classes: int, brain: tuple[slice, ...]
 ) -> None:
     source = volume_of(np.zeros((11, 24, 17), np.float32), np.diag([3.0, 1.0, -1.5, 1.0]))
-    grid = network_grid(source, RAS, TWO_MM)
+    grid = network_grid(source, [RAS, TWO_MM])
     shape = tuple(grid.size[axis] for axis in grid.turn.order)
     logits = np.random.default_rng(2).normal(size=(classes, *shape)).astype(np.float32)
     outside = np.ones(shape, bool)
     outside[brain] = False
     logits[0] += 6 * outside
-    straight = [np.ascontiguousarray(grid.turn.undo(one)) for one in logits]
-    expected = np.stack([interpolated(one, source.shape) for one in straight]).argmax(0)
-    labels = labels_on_source(logits, grid)
+    straight = [grid.turn.undo(one).contiguous() for one in torch.from_numpy(logits)]
+    expected = torch.stack([interpolated(one, source.shape) for one in straight]).argmax(0).numpy()
+    labels = labels_on_source(torch.from_numpy(logits), grid)
     assert labels.dtype == np.uint8
     assert labels.any()
     np.testing.assert_array_equal(labels, expected)
 
 
 def test_where_background_is_everywhere_nothing_is_labelled() -> None:
-    grid = network_grid(volume_of(np.zeros((4, 4, 4), np.float32), np.eye(4)), RAS, TWO_MM)
-    logits = np.zeros((3, 2, 2, 2), np.float32)
+    grid = network_grid(volume_of(np.zeros((4, 4, 4), np.float32), np.eye(4)), [RAS, TWO_MM])
+    logits = torch.zeros(3, 2, 2, 2)
     assert not labels_on_source(logits, grid).any()
 
 
 def test_logits_that_are_not_finite_are_rejected() -> None:
-    logits = np.zeros((2, 3, 3, 3), np.float32)
+    logits = torch.zeros(2, 3, 3, 3)
     require_finite(logits)
-    logits[1, 0, 0, 0] = np.nan
+    logits[1, 0, 0, 0] = torch.nan
     with pytest.raises(ResultRejected, match="not finite"):
         require_finite(logits)

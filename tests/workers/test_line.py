@@ -19,13 +19,13 @@ from dicom_nodes.indexer import AssociationEnded, AssociationOpened, FileKept, I
 from dicom_nodes.spool import Spool
 from dicom_nodes.volume_reader import read_volume
 from models.measure import measure
-from models.registry import active_package
+from models.registry import ZOO, shipped
 from tests import phantoms
 from tests.phantoms import Phantom, part10, series
 from workers import engine_process
 from workers.celery_app import make_app
 from workers.dispatch import Dispatch
-from workers.engine_process import EngineProcess
+from workers.engine_process import EngineProcess, Wanted
 from workers.pipeline import read_study
 from workers.tasks import Worker
 
@@ -88,8 +88,8 @@ class Line:
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
     """One engine process for all tests: loading takes longer than running."""
-    backends = parse(SETTINGS, Path("curie.toml")).worker.backends
-    made = EngineProcess(backends, "cpu", tmp_path_factory.mktemp("engine"))
+    worker = parse(SETTINGS, Path("curie.toml")).worker
+    made = EngineProcess(worker, tmp_path_factory.mktemp("engine") / "handed-over")
     yield made
     made.kill()
 
@@ -154,15 +154,15 @@ def test_a_head_gets_seg_and_sr_once_and_the_same_bytes_when_made_again(line: Li
 
 def made_again(line: Line, job: str) -> dict[str, str]:
     """Return the digests of the same job's results, made a second time from the same inputs."""
-    package = active_package("brain-structures", line.settings.data_dir)
+    package = line.worker.registry.package("brain-structures")
     with line.catalogue.read() as connection:
         at = overview.created_at(connection, job)
-        paths = [line.settings.spool_dir / path for path in jobs.input_paths(connection, job)]
-    held = jobs.Claim(job, 2, "", "", package.id, package.version, package.digest, at, 1, None)
+        (paths,) = jobs.input_paths(connection, job).values()
+    held = jobs.Claim(job, 2, "", "", package.id, package.version, package.digest, at, 1, None, [], 0)
     made = read_study(
-        paths,
+        [[line.settings.spool_dir / path for path in paths]],
         package,
-        lambda volume: line.worker.engine.segment(volume, package, lambda: None),
+        lambda sequence: line.worker.engine.read(sequence, Wanted(package), lambda: None),
         lambda ran: line.worker._context(held, package, ran, []),
     )
     return {one.role: hashlib.sha256(one.content).hexdigest() for one in made.objects}
@@ -184,9 +184,9 @@ def volumes(outcome: dict[str, Any]) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, engine: EngineProcess) -> dict[str, float]:
     """The volumes of the head as it is found in Explicit VR Little Endian."""
-    package = active_package("brain-structures", Path())
+    package = shipped(ZOO / "brain-structures")
     volume = read_volume(phantoms.write_series(tmp_path_factory.mktemp("plain"), series(HEAD)))
-    findings = measure(engine.segment(volume, package, lambda: None).label_map, volume, package)
+    findings = measure(engine.read([[volume]], Wanted(package), lambda: None).reading, [volume], package)
     return {f.name: round(f.measurements[0].value, 4) for f in findings}
 
 
@@ -271,11 +271,12 @@ def test_a_hung_engine_is_killed_on_the_time_limit_and_the_job_fails_after_three
 ) -> None:
     study = line.receive(series(HEAD))
 
-    def hung(self: Any, package: Any, keep_going: Any) -> Any:
+    def hung(self: Any, number: int, limit_s: float, keep_going: Any) -> Any:
         raise engine_process.EngineDied("the package's time limit of 1 s is over; the engine was killed")
 
     monkeypatch.setattr(engine_process.EngineProcess, "_answer", hung)
     monkeypatch.setattr("workers.tasks.RETRY_S", 0.0)
+    monkeypatch.setattr(line.worker, "warm", lambda: None)  # would start the next child
     assert line.worker.drain() == jobs.MAX_ERRORS
     found = line.outcome(study)
     assert found["outcome"] == "failed"

@@ -48,7 +48,8 @@ def complete_and_route(connection: Connection, study: str = "1", package: Routed
     if facts is not None:
         evidence.complete_study(connection, study, "released", facts.last_received_at, now())
     summary = routing.study_summary(connection, study)
-    outcome = RouteDecision("failed", summary.problem) if summary.problem else RouteDecision("job", "", "1.9")
+    job = RouteDecision("job", "", (("image", "1.9"),))
+    outcome = RouteDecision("failed", summary.problem) if summary.problem else job
     new = routing.record_decision(connection, summary, package, outcome, now())
     routing.mark_routed(connection, study, now())
     return new

@@ -23,7 +23,11 @@ def decide(catalogue: Catalogue, **series_of_route: str) -> dict[str, str | None
         summary = routing.study_summary(connection, "1")
         new = {
             route: routing.record_decision(
-                connection, summary, replace(PACKAGE, route=route), RouteDecision("job", "", series), now()
+                connection,
+                summary,
+                replace(PACKAGE, route=route),
+                RouteDecision("job", "", (("image", series),)),
+                now(),
             )
             for route, series in series_of_route.items()
         }

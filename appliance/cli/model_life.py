@@ -1,0 +1,191 @@
+"""`curie models shadow | promote | rollback | retire | compare`: which version of a package speaks, and who said so."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from sqlalchemy import Connection
+
+from appliance.catalogue import packages
+from appliance.catalogue.connection import now
+from appliance.catalogue.packages import Change
+from appliance.cli.models import NameArgument, registry
+from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table
+from appliance.errors import SettingsError
+from appliance.package_life import VersionRow, require_change, signed_by_person
+
+PersonOption = Annotated[str, typer.Option("--by", help="Your name; it goes on record.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, in a sentence; it goes on record.")]
+
+
+def shadow(
+    name: NameArgument,
+    off: Annotated[bool, typer.Option("--off", help="Take it out of shadow again.")] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Let a candidate run on live studies beside the active version; its results never leave the appliance."""
+    state = "candidate" if off else "shadow"
+    with registry(config) as opened:
+        row = opened.row(name)
+        if off and row.state != "shadow":
+            raise SettingsError(f"{row.name} is {row.state}, not in shadow")
+        with opened.catalogue.write() as connection:
+            packages.set_state(connection, row, state, now())
+    if json:
+        print_json({"package": row.package, "version": row.version, "state": state})
+    else:
+        console.print(f"{row.name}: {state}", markup=False)
+
+
+def promote(
+    name: NameArgument, by: PersonOption, reason: ReasonOption, json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    """Make a version the active one from the next study on. With two_person_promotion, a second person repeats this."""
+    _change("promote", name, by, reason, json=json, config=config)
+
+
+def rollback(
+    package: Annotated[str, typer.Argument(help="Package, e.g. brain-structures.")],
+    by: PersonOption,
+    reason: ReasonOption,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Make the version active again that was so before."""
+    _change("rollback", package, by, reason, json=json, config=config)
+
+
+def retire(
+    name: NameArgument, by: PersonOption, reason: ReasonOption, json: JsonOption = False, config: ConfigOption = None
+) -> None:
+    """Let a version run no more. Without an active version its routes end with a sentence that says so."""
+    person, why = signed_by_person(by, reason)
+    with registry(config) as opened:
+        row, at = opened.row(name), now()
+        change = Change(row.package, "retire", row.version, "", person, why, at, "", at)
+        with opened.catalogue.write() as connection:
+            packages.set_state(connection, row, "retired", at, person=person, reason=why)
+            if row.state == "active":
+                packages.record_change(connection, change)
+    _tell(row, "retired", change, json=json)
+
+
+def _change(kind: str, name: str, by: str, reason: str, *, json: bool, config: Any) -> None:
+    person, why = signed_by_person(by, reason)
+    with registry(config) as opened:
+        two = opened.settings.models.two_person_promotion
+        with opened.catalogue.write() as connection:
+            row = _target(connection, kind, name, opened)
+            change, done = _decided(connection, kind, row, person, why, now(), two_persons=two)
+    _tell(row, "active" if done else row.state, change, json=json)
+
+
+def _target(connection: Connection, kind: str, name: str, opened: Any) -> VersionRow:
+    if kind == "rollback":
+        return packages.before_active(connection, name.partition("@")[0])
+    row: VersionRow = opened.row(name)
+    require_change(row, "active")
+    opened.load(row)  # its files are whole
+    return row
+
+
+def _decided(
+    connection: Connection, kind: str, row: VersionRow, person: str, why: str, at: datetime, *, two_persons: bool
+) -> tuple[Change, bool]:
+    """Make `row` active, or note that a second person is awaited; returns the change, and whether it is done."""
+    held = packages.active(connection, row.package)
+    before = held.version if held else ""
+    asked = packages.waiting_change(connection, row.package)
+    if not two_persons:
+        change = Change(row.package, kind, before, row.version, person, why, at, "", at)
+    elif asked and (asked.kind, asked.after, asked.before) == (kind, row.version, before):
+        if asked.person.casefold() == person.casefold():
+            raise SettingsError(f"{row.name} waits for a second person; {person} asked for it")
+        joined = f"{asked.reason} / {why}"
+        change = Change(row.package, kind, before, row.version, asked.person, joined, asked.asked_at, person, at)
+    else:
+        change = Change(row.package, kind, before, row.version, person, why, at, "", None)
+    packages.forget_waiting(connection, row.package)
+    if change.done_at is not None:
+        packages.make_active(connection, row, change, at)
+    packages.record_change(connection, change)
+    return change, change.done_at is not None
+
+
+def _tell(row: VersionRow, state: str, change: Change, *, json: bool) -> None:
+    told = {
+        "package": row.package,
+        "version": row.version,
+        "state": state,
+        "before": change.before,
+        "by": change.person,
+        "second_person": change.second_person,
+        "reason": change.reason,
+        "waiting_for_second_person": change.done_at is None,
+    }
+    if json:
+        print_json(told)
+        return
+    console.print(f"{row.name}: {state}" + (f" (before: {change.before})" if change.before else ""), markup=False)
+    if change.done_at is None:
+        console.print("a second person has to repeat this command with another name")
+
+
+def compare(
+    first: NameArgument,
+    second: Annotated[str, typer.Argument(help="The other version, e.g. brain-structures@1.1.0.")],
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Show how two versions differ on the studies that both have read (in shadow, or replayed), by scanner."""
+    from appliance.catalogue import comparisons
+
+    with registry(config) as opened:
+        one, other = opened.row(first), opened.row(second)
+        if one.package != other.package:
+            raise SettingsError(f"{one.name} and {other.name} are different packages")
+        with opened.catalogue.read() as connection:
+            found = comparisons.between(connection, one.package, one.version, other.version)
+    told = _compared(one, other, found)
+    if json:
+        print_json(told)
+    else:
+        _print_compared(told)
+
+
+def _compared(one: VersionRow, other: VersionRow, found: list[dict[str, Any]]) -> dict[str, Any]:
+    from models.comparison import summary
+
+    scanners = sorted({row["scanner"] for row in found})
+    by_scanner = {name: summary([row for row in found if row["scanner"] == name]) for name in scanners}
+    return {"first": one.name, "second": other.name, "all": summary(found), "by_scanner": by_scanner}
+
+
+def _print_compared(told: dict[str, Any]) -> None:
+    console.print(f"{told['first']} and {told['second']}: {told['all']['studies']} studies read by both", markup=False)
+    for place, figures in (("all scanners", told["all"]), *told["by_scanner"].items()):
+        console.print(
+            f"\n{place}: {figures['studies']} studies, {figures['flips']} flips, kappa {_number(figures['kappa'])}"
+        )
+        rows = [
+            (name, _number(one["dice"]), _number(one["lowest_dice"]), one["flips"], _differences(one["differences"]))
+            for name, one in figures["findings"].items()
+        ]
+        print_table(("finding", "Dice", "lowest", "flips", "difference, mean (largest)"), rows)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _differences(found: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{what} {d['mean']:+.3g} ({d['largest']:+.3g}) {d['unit']}" for what, d in found.items())
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put these commands beside the others of `curie models`."""
+    for command in (shadow, promote, rollback, retire, compare):
+        app.command()(command)

@@ -1,0 +1,125 @@
+"""The packages one process holds ready, within a budget of memory: the one used longest ago gives way.
+
+What runs out of memory goes on in smaller batches (inference.py), then on the next rung; it is never given up while a
+rung is left. A rung that was left stands in `skipped` with the reason.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from appliance.errors import EngineUnavailable
+from appliance.volume import Volume
+from models.deciding import read, read_regions
+from models.engines import EngineChoice, OutOfMemory, Place, choose_engine
+from models.footprint import Footprint, budget_mb
+from models.inference import Progress
+from models.locating import located_boxes, needs_locating
+from models.package import Package
+from models.parity import as_record
+from models.reading import Reading
+
+
+@dataclass
+class Loaded:
+    """A package with its engine."""
+
+    package: Package
+    choice: EngineChoice
+    memory_mb: float  # measured; declared until it ran once
+    measured: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """Return what the catalogue and people are told of it."""
+        engine = self.choice.engine
+        return {
+            "engine": engine.name,
+            "precision": engine.precision,
+            "skipped": [list(one) for one in self.choice.skipped],
+            "parity": as_record(list(self.choice.parity)),
+            "memory_mb": round(self.memory_mb, 1) if self.measured else None,
+        }
+
+
+class Shelf:
+    """Loaded packages, the one used last at the end."""
+
+    def __init__(self, backends: Sequence[str], place: Place, memory_gb: float = 0.0) -> None:
+        self.backends = tuple(backends)
+        self.place = place
+        self.budget_mb = memory_gb * 1024 if memory_gb else budget_mb(place.device)
+        self._held: OrderedDict[str, Loaded] = OrderedDict()
+        self._footprints: dict[str, float] = {}  # by digest: outlive eviction
+
+    def take(self, package: Package, need_mb: float | None = None) -> Loaded:
+        """Return the package loaded, others evicted where the budget asks for it.
+
+        `need_mb`: what it was measured to need on this host before. Raises EngineUnavailable.
+        """
+        if package.digest in self._held:
+            self._held.move_to_end(package.digest)
+            return self._held[package.digest]
+        known = self._footprints.get(package.digest, need_mb)
+        need = known or float(package.manifest.resources.memory_mb)
+        self._make_room(need)
+        choice = choose_engine(package, self.backends, self.place)
+        loaded = self._held[package.digest] = Loaded(package, choice, need, known is not None)
+        return loaded
+
+    def read(
+        self,
+        sequence: Sequence[Sequence[Volume]],
+        package: Package,
+        locator: Package | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[Reading, Loaded]:
+        """Return what a package says of a sequence of volumes, and what it ran on."""
+        plan = package.manifest.locator
+        if plan is None or not needs_locating(sequence[0][0], plan):
+            return self._run(package, lambda held: read(sequence, package, held.choice.engine, progress))
+        if locator is None or locator.name != plan.package:
+            raise EngineUnavailable(f"{package.name} looks where {plan.package} found something; install that package")
+        found, _ = self._run(locator, lambda held: read(sequence, locator, held.choice.engine))
+        volumes = sequence[0]
+        boxes = located_boxes(found.label_maps[0], volumes[0], plan)
+        reading, loaded = self._run(
+            package, lambda held: read_regions(volumes, boxes, package, held.choice.engine, progress)
+        )
+        return replace(reading, located=(locator.name,)), loaded
+
+    def _run(self, package: Package, work: Any) -> tuple[Reading, Loaded]:
+        while True:
+            loaded = self.take(package)
+            try:
+                with Footprint(loaded.choice.engine.device) as footprint:
+                    reading: Reading = work(loaded)
+            except OutOfMemory as error:
+                self._next_rung(loaded, str(error))
+                continue
+            loaded.memory_mb, loaded.measured = footprint.peak_mb, True
+            self._footprints[package.digest] = footprint.peak_mb
+            return reading, loaded
+
+    def _next_rung(self, loaded: Loaded, reason: str) -> None:
+        """Replace an engine that ran out of memory by one further down; EngineUnavailable if there is none."""
+        engine = loaded.choice.engine
+        name, skipped = engine.name, loaded.choice.skipped
+        engine.close()
+        del self._held[loaded.package.digest]
+        left = self.backends[self.backends.index(name) + 1 :]
+        choice = choose_engine(loaded.package, left, self.place)
+        choice = replace(choice, skipped=(*skipped, (name, reason), *choice.skipped))
+        self._held[loaded.package.digest] = Loaded(loaded.package, choice, loaded.memory_mb)
+
+    def _make_room(self, need_mb: float) -> None:
+        while self._held and sum(one.memory_mb for one in self._held.values()) + need_mb > self.budget_mb:
+            _, evicted = self._held.popitem(last=False)
+            evicted.choice.engine.close()
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """Digests of the packages that are loaded, the one used longest ago first."""
+        return tuple(self._held)

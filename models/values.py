@@ -1,0 +1,84 @@
+"""Operations that change voxel values and leave the grid alone, channel by channel. float32 in, float32 out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from appliance.errors import StudyUnsuitable
+from models.operations import GRID_STEPS, Clip, ClipPercentile, Preprocess, Scale, ScaleRange, ZScore
+
+SAME = "the image has the same value everywhere"
+
+
+def changed(image: Tensor, step: Preprocess) -> Tensor:
+    """Return `image` (channels, k, j, i) after one step; a step on the grid changes nothing here.
+
+    Raises StudyUnsuitable where an image holds no picture.
+    """
+    if isinstance(step, GRID_STEPS):
+        return image
+    change = CHANGES[type(step)]
+    wanted = step.channels or range(len(image))
+    channels = [change(one, step) if n in wanted else one for n, one in enumerate(image)]
+    return torch.stack(channels)
+
+
+def clipped(image: Tensor, step: Clip) -> Tensor:
+    """Return `image` within fixed limits."""
+    return image.clamp(step.lower, step.upper)
+
+
+def clipped_to_percentiles(image: Tensor, step: ClipPercentile) -> Tensor:
+    """Return `image` within two of its percentiles."""
+    low, high = percentiles(image[image != 0] if step.nonzero else image, step.lower, step.upper)
+    return image.clamp(low, high)
+
+
+def scaled(image: Tensor, step: Scale) -> Tensor:
+    """Return `image` with its smallest and largest value mapped to those of `step`."""
+    low, high = (float(one) for one in torch.aminmax(image))
+    if not high > low:
+        raise StudyUnsuitable(SAME)
+    return (image - low).mul_((step.highest - step.lowest) / (high - low)).add_(step.lowest)
+
+
+def scaled_range(image: Tensor, step: ScaleRange) -> Tensor:
+    """Return `image` with fixed values mapped to fixed values."""
+    factor = (step.b_max - step.b_min) / (step.a_max - step.a_min)
+    result = (image - step.a_min).mul_(factor).add_(step.b_min)
+    low, high = min(step.b_min, step.b_max), max(step.b_min, step.b_max)
+    return result.clamp_(low, high) if step.clip else result
+
+
+def standardised(image: Tensor, step: ZScore) -> Tensor:
+    """Return `image` with mean 0 and standard deviation 1; with `nonzero`, zeros stay zeros."""
+    counted = image != 0 if step.nonzero else torch.ones_like(image, dtype=torch.bool)
+    values = image[counted].double()
+    if len(values) < 2 or not float(values.std(correction=0)) > 0:
+        raise StudyUnsuitable(SAME)
+    mean, deviation = float(values.mean()), float(values.std(correction=0))
+    return torch.where(counted, (image - mean) / deviation, image)
+
+
+def percentiles(image: Tensor, *wanted: float) -> list[float]:
+    """Return percentiles (0…100) of all values, linearly between neighbours."""
+    if not image.numel():
+        raise StudyUnsuitable(SAME)
+    if image.device.type == "cpu":
+        return [float(one) for one in np.percentile(image.numpy(), wanted)]
+    ordered = torch.sort(image.flatten()).values
+    places = [share / 100 * (len(ordered) - 1) for share in wanted]
+    return [float(torch.lerp(ordered[int(at)], ordered[min(int(at) + 1, len(ordered) - 1)], at % 1)) for at in places]
+
+
+CHANGES: dict[type, Callable[..., Tensor]] = {
+    Clip: clipped,
+    ClipPercentile: clipped_to_percentiles,
+    Scale: scaled,
+    ScaleRange: scaled_range,
+    ZScore: standardised,
+}
