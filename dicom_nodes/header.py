@@ -105,7 +105,7 @@ class FrameGroups:
 def geometry(ds: Dataset) -> tuple[FrameGeometry, ...]:
     """Return where each plane lies: one for a single-frame image, one a frame for an enhanced one."""
     frames = whole(ds, FRAMES, 1)
-    per_frame = items(ds, PER_FRAME)
+    per_frame = frame_items(ds)
     if not per_frame:
         moment = text(ds, TRIGGER_TIME) or text(ds, TEMPORAL_IDENTIFIER)
         plane = _plane(ds, FrameGroups(ds, ds, ds, moment), None, frames)
@@ -115,6 +115,15 @@ def geometry(ds: Dataset) -> tuple[FrameGeometry, ...]:
     if len(found) != frames:
         return tuple(_with_problem(plane, f"{len(found)} frames are described, {frames} announced") for plane in found)
     return found
+
+
+def frame_items(ds: Dataset) -> list[Dataset]:
+    """Return the items of the Per-Frame Functional Groups Sequence; none where it is an empty shell.
+
+    Some software leaves one without content in a classic image that places itself by its top level.
+    """
+    found = items(ds, PER_FRAME)
+    return [] if POSITION in ds and not any(len(item) for item in found) else found
 
 
 def _groups(item: Dataset, shared: Dataset) -> FrameGroups:

@@ -22,7 +22,7 @@ from appliance.errors import StudyBlocked, StudyUnsuitable
 from appliance.job import derived_uid
 from appliance.study import FrameGeometry
 from appliance.volume import Array, SourceFrame, Volume
-from dicom_nodes.header import PER_FRAME, SHARED, geometry
+from dicom_nodes.header import SHARED, frame_items, geometry
 from dicom_nodes.image_file import FrameReader, ImageFile, open_image
 from dicom_nodes.pixels import PixelLayout
 from dicom_nodes.source import SourceHeaders, cleaned
@@ -144,7 +144,7 @@ def _frame_of_reference(images: Sequence[ImageFile]) -> tuple[str, bool]:
 
 def _rescales(ds: Dataset, frames: int) -> list[Rescale]:
     """Return slope and intercept of each frame (PS3.3 C.7.6.16.2.9, C.11.1)."""
-    per_frame = items(ds, PER_FRAME)
+    per_frame = frame_items(ds)
     if not per_frame:
         return [_rescale(ds, ds)] * frames
     shared = next(iter(items(ds, SHARED)), Dataset())

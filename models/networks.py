@@ -7,13 +7,16 @@ checked by their own signatures. Axes are (batch, channel, x, y, z) throughout.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from appliance.errors import PackageRefused
+from models import monai_networks
 
 
 class SampleNorm(nn.InstanceNorm3d):
@@ -26,11 +29,27 @@ class SampleNorm(nn.InstanceNorm3d):
         return super().forward(features)
 
 
-def convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Return 3×3×3 convolution, instance normalisation and ReLU; `stride` 2 halves each axis."""
+@dataclass(frozen=True)
+class Layers:
+    """The layers of networks over volumes or over slices."""
+
+    convolution: type[nn.Conv2d] | type[nn.Conv3d]
+    normalisation: type[nn.InstanceNorm2d] | type[nn.InstanceNorm3d]
+    interpolation: str
+
+
+LAYERS = {
+    2: Layers(nn.Conv2d, nn.InstanceNorm2d, "bilinear"),
+    3: Layers(nn.Conv3d, SampleNorm, "trilinear"),
+}
+
+
+def convolution(inputs: int, outputs: int, stride: int = 1, dimensions: int = 3) -> nn.Sequential:
+    """Return a convolution of 3 voxels an axis, instance normalisation and ReLU; `stride` 2 halves each axis."""
+    layers = LAYERS[dimensions]
     return nn.Sequential(
-        nn.Conv3d(inputs, outputs, 3, padding=1, stride=stride, bias=False),
-        SampleNorm(outputs, affine=True),
+        layers.convolution(inputs, outputs, 3, padding=1, stride=stride, bias=False),
+        layers.normalisation(outputs, affine=True),
         nn.ReLU(inplace=True),
     )
 
@@ -39,43 +58,78 @@ class ThinUNet(nn.Module):
     """A U-Net whose skips are added and whose finest level is thin, so that a CPU can train it.
 
     `channels`: features per level, finest first. `down`, `up`: convolutions per level on the way down and up.
-    Every axis of the input must be a multiple of 2^(levels − 1).
+    `dimensions`: 3 for volumes, 2 for slices. Every axis of the input must be a multiple of 2^(levels − 1).
     """
 
     def __init__(
-        self, inputs: int, classes: int, channels: Sequence[int], down: Sequence[int], up: Sequence[int]
+        self,
+        inputs: int,
+        classes: int,
+        channels: Sequence[int],
+        down: Sequence[int],
+        up: Sequence[int],
+        dimensions: int = 3,
     ) -> None:
         super().__init__()
+        layers = LAYERS[dimensions]
+        self.interpolation = layers.interpolation
         before = [inputs, *channels[:-1]]
         self.encoder = nn.ModuleList(
             nn.Sequential(
-                convolution(before[level], width, 2 if level else 1),
-                *(convolution(width, width) for _ in range(down[level] - 1)),
+                convolution(before[level], width, 2 if level else 1, dimensions),
+                *(convolution(width, width, 1, dimensions) for _ in range(down[level] - 1)),
             )
             for level, width in enumerate(channels)
         )
-        self.narrow = nn.ModuleList(nn.Conv3d(wide, width, 1) for width, wide in itertools.pairwise(channels))
+        self.narrow = nn.ModuleList(layers.convolution(wide, width, 1) for width, wide in itertools.pairwise(channels))
         self.decoder = nn.ModuleList(
-            nn.Sequential(*(convolution(width, width) for _ in range(up[level])))
+            nn.Sequential(*(convolution(width, width, 1, dimensions) for _ in range(up[level])))
             for level, width in enumerate(channels[:-1])
         )
-        self.head = nn.Conv3d(channels[0], classes, 1)
+        self.head = layers.convolution(channels[0], classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits (n, classes, x, y, z) of images (n, inputs, x, y, z)."""
+        """Return logits (n, classes, axes…) of images (n, inputs, axes…)."""
         features, skips = image, []
         for encode in self.encoder:
             features = encode(features)
             skips.append(features)
         for level in reversed(range(len(self.decoder))):
             narrow = self.narrow[level](features)
-            wide = functional.interpolate(narrow, scale_factor=2.0, mode="trilinear", align_corners=False)
+            wide = functional.interpolate(narrow, scale_factor=2.0, mode=self.interpolation, align_corners=False)
             features = self.decoder[level](wide + skips[level])
         logits: Tensor = self.head(features)
         return logits
 
 
-ARCHITECTURES: Mapping[str, type[nn.Module]] = {"thin-unet": ThinUNet}
+class ThinClassifier(nn.Module):
+    """Convolutions that halve each level, the mean and the largest of every feature, and one linear layer.
+
+    `channels`: features per level. `dimensions`: 3 for volumes, 2 for slices.
+    """
+
+    def __init__(self, inputs: int, classes: int, channels: Sequence[int], dimensions: int = 3) -> None:
+        super().__init__()
+        before = [inputs, *channels[:-1]]
+        self.levels = nn.Sequential(
+            *(
+                nn.Sequential(
+                    convolution(before[level], width, 2 if level else 1, dimensions),
+                    convolution(width, width, 1, dimensions),
+                )
+                for level, width in enumerate(channels)
+            )
+        )
+        self.head = nn.Linear(2 * channels[-1], classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return logits (n, classes) of images (n, inputs, axes…)."""
+        features = self.levels(image).flatten(2)
+        logits: Tensor = self.head(torch.cat([features.mean(2), features.amax(2)], 1))
+        return logits
+
+
+ARCHITECTURES: Mapping[str, type[nn.Module]] = {"thin-unet": ThinUNet, "thin-classifier": ThinClassifier}
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:

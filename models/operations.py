@@ -18,10 +18,13 @@ Channels = tuple[Annotated[int, Field(ge=0, le=7)], ...]
 
 
 class Orient(Closed):
-    """Turn and flip axes so that they run towards `axcodes`, e.g. R-A-S; no interpolation."""
+    """Turn and flip axes so that they run towards `axcodes`, e.g. R-A-S; no interpolation.
+
+    "acquired" takes columns, rows and slices as they are, for oblique planes that have a meaning of their own.
+    """
 
     op: Literal["orient"]
-    axcodes: str = Field(pattern=r"^(?:[RL][AP][SI]|[RL][SI][AP]|[AP][RL][SI]|[AP][SI][RL]|[SI][RL][AP]|[SI][AP][RL])$")
+    axcodes: str = Field(pattern=r"^(?:acquired|[RL][AP][SI]|[RL][SI][AP]|[AP][RL][SI]|[AP][SI][RL]|[SI][RL][AP]|[SI][AP][RL])$")
 
 
 class Resample(Closed):

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Draw = Callable[[torch.Generator, Sequence[int]], tuple[Tensor, Tensor]]  # (random, crop) → image, classes
+# (random, crop) → image (channels, axes…), classes (axes…) or, of a classifier, one number
+Draw = Callable[[torch.Generator, Sequence[int]], tuple[Tensor, Tensor]]
 Judge = Callable[[nn.Module], dict[str, float]]
 
 
@@ -29,7 +30,7 @@ class Budget:
     minutes: float = 55.0
     steps: int | None = None
     batch: int = 1
-    crops: tuple[tuple[float, tuple[int, int, int]], ...] = ((0.0, (64, 64, 64)),)  # from this progress on
+    crops: tuple[tuple[float, tuple[int, ...]], ...] = ((0.0, (64, 64, 64)),)  # from this progress on
     class_weights: tuple[float, ...] = ()  # of cross-entropy; empty: all equal
     learning_rate: float = 1.5e-3
     warm_up: float = 0.03  # share of the progress in which the rate rises
@@ -40,7 +41,7 @@ class Budget:
     mixed_precision: bool = False
 
 
-def crop_at(progress: float, budget: Budget) -> tuple[int, int, int]:
+def crop_at(progress: float, budget: Budget) -> tuple[int, ...]:
     """Return the crop that holds at `progress`."""
     return [crop for start, crop in budget.crops if progress >= start][-1]
 
@@ -54,8 +55,13 @@ def rate_at(progress: float, budget: Budget) -> float:
 
 
 def loss_of(logits: Tensor, classes: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Return cross-entropy plus soft Dice loss of the classes present; logits (n, c, x, y, z), classes (n, x, y, z)."""
+    """Return cross-entropy, plus soft Dice loss of the classes present; logits (n, c, …), classes (n, …).
+
+    A classifier's logits (n, c) and classes (n) have the cross-entropy alone.
+    """
     entropy = functional.cross_entropy(logits, classes, weights)
+    if classes.dim() == 1:
+        return entropy
     shares = torch.softmax(logits.float(), 1).flatten(2)
     truth = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1).flatten(2).float()
     overlap = (shares * truth).sum((0, 2))
@@ -75,7 +81,9 @@ class Training:
     """One run: the network, its moving average, and the state that a checkpoint holds."""
 
     def __init__(self, network: nn.Module, draw: Draw, budget: Budget, device: str, folder: Path) -> None:
-        self.network = network.to(device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        flat = any(isinstance(one, nn.Conv2d) for one in network.modules())
+        self.layout = torch.channels_last if flat else torch.channels_last_3d
+        self.network = network.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         self.average: nn.Module = copy.deepcopy(self.network)
         self.draw, self.budget, self.device, self.folder = draw, budget, device, folder
         self.random = torch.Generator(device).manual_seed(budget.seed)
@@ -106,8 +114,7 @@ class Training:
         """Draw a batch, descend once, follow with the average."""
         crop, rate = crop_at(self.progress, self.budget), rate_at(self.progress, self.budget)
         pairs = [self.draw(self.random, crop) for _ in range(self.budget.batch)]
-        images = torch.stack([image for image, _ in pairs])[:, None]
-        images = images.contiguous(memory_format=torch.channels_last_3d)
+        images = torch.stack([image for image, _ in pairs]).contiguous(memory_format=self.layout)
         classes = torch.stack([target for _, target in pairs])
         for group in self.optimiser.param_groups:
             group["lr"] = rate

@@ -61,6 +61,9 @@ class Turn:
         return tuple(values[axis] for axis in self.order)
 
 
+AS_ACQUIRED = Turn((2, 1, 0), (False, False, False))
+
+
 @dataclass(frozen=True)
 class Grid:
     """The network's grid over one volume: which part of it, the turn, and the size in the source's axis order."""
@@ -91,7 +94,7 @@ def network_grid(volume: Volume, steps: Sequence[Preprocess], box: Box | None = 
     """Return the network's grid over `box` of the volume, or what `crop_foreground` leaves of it."""
     orient = steps[0]
     assert isinstance(orient, Orient)  # Declaration checks the order
-    turn = turn_towards(volume.affine, orient.axcodes)
+    turn = AS_ACQUIRED if orient.axcodes == "acquired" else turn_towards(volume.affine, orient.axcodes)
     box = box or tuple(slice(0, size) for size in volume.shape)  # type: ignore[assignment]
     assert box is not None
     for step in steps:

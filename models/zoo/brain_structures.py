@@ -52,7 +52,8 @@ def drawer(maps: list[Tensor], strengths: Strengths) -> Draw:
 
     def draw(random: torch.Generator, crop: Any) -> tuple[Tensor, Tensor]:
         which = int(torch.randint(len(maps), (), generator=random, device=random.device))
-        return sample(maps[which], known, random, crop, strengths)
+        image, classes = sample(maps[which], known, random, crop, strengths)
+        return image[None], classes
 
     return draw
 

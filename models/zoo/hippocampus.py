@@ -1,0 +1,167 @@
+"""The recipe of `hippocampus`: anterior and posterior hippocampus in T1 crops, learned from 180 labelled ones.
+
+    python -m models.zoo.hippocampus train --crops DIR --minutes 30 --out DIR
+
+The crops are those of the Medical Segmentation Decathlon, Task04 (CC BY-SA 4.0): `images` and `labels` of NIfTI files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from models.networks import build, count_parameters
+from models.operations import ClipPercentile, Scale
+from models.training import Budget, Draw, Training
+from models.values import changed
+from models.zoo.augmentation import Variation, varied
+from models.zoo.hippocampus_package import CARD, INTENDED_USE, LIMITS, declaration
+
+if TYPE_CHECKING:
+    from models.package import Package
+
+CLASSES = 3
+ARCHITECTURE: tuple[str, dict[str, Any]] = (
+    "thin-unet",
+    {"inputs": 1, "classes": CLASSES, "channels": [20, 40, 80, 120], "down": [2, 2, 2, 2], "up": [2, 2, 2]},
+)
+ROI = (40, 56, 40)  # voxels of 1 mm along right, anterior, superior
+HELD_BACK = 40
+STEPS = (ClipPercentile(op="clip_percentile", lower=0.5, upper=99.5), Scale(op="scale"))  # as the package declares
+
+
+def read_crops(folder: Path) -> list[tuple[Tensor, Tensor]]:
+    """Return (image (1, x, y, z) as the network sees it, labels (x, y, z)) of every crop, by file name."""
+    import nibabel
+
+    crops = []
+    for path in sorted((folder / "images").glob("*.nii.gz")):
+        image = np.asarray(nibabel.load(path).dataobj, np.float32)  # type: ignore[attr-defined]
+        labels = np.asarray(nibabel.load(folder / "labels" / path.name).dataobj, np.uint8)  # type: ignore[attr-defined]
+        seen = torch.from_numpy(image)[None]
+        for step in STEPS:
+            seen = changed(seen, step)
+        crops.append((seen, torch.from_numpy(labels)))
+    if not crops:
+        raise FileNotFoundError(f"no images/*.nii.gz in {folder}")
+    return crops
+
+
+def drawer(crops: list[tuple[Tensor, Tensor]], how: Variation = Variation()) -> Draw:  # noqa: B008
+    """Return the function that draws a variant of one of `crops`."""
+
+    def draw(random: torch.Generator, crop: Any) -> tuple[Tensor, Tensor]:
+        image, labels = crops[int(torch.randint(len(crops), (), generator=random))]
+        return varied(image, labels, random, crop, how)
+
+    return draw
+
+
+def whole(network: nn.Module, image: Tensor) -> Tensor:
+    """Return the labels (x, y, z) of a whole crop (1, x, y, z), padded to what the network takes."""
+    sides = [(-size) % 8 for size in image.shape[1:]]
+    padded = functional.pad(image[None], [0, sides[2], 0, sides[1], 0, sides[0]])
+    found: Tensor = network(padded).argmax(1)[0]
+    x, y, z = image.shape[1:]
+    return found[:x, :y, :z]
+
+
+@torch.no_grad()
+def dice_on(network: nn.Module, crops: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Return the mean Dice of anterior and posterior hippocampus over crops."""
+    found = [(whole(network, image), labels) for image, labels in crops]
+    dice = {}
+    for number, name in ((1, "anterior"), (2, "posterior")):
+        each = [
+            2.0 * float(((ours == number) & (truth == number)).sum())
+            / max(1.0, float((ours == number).sum() + (truth == number).sum()))
+            for ours, truth in found
+        ]  # fmt: skip
+        dice[name] = sum(each) / len(each)
+    return dice
+
+
+def train(folder: Path, minutes: float, out: Path, resume: Path | None = None) -> nn.Module:
+    """Train on all crops but the last 40, checkpoints and log to `out`."""
+    torch.manual_seed(1914)
+    crops = read_crops(folder)
+    budget = Budget(
+        minutes, batch=2, crops=((0.0, ROI),), class_weights=(0.5, 1.0, 1.0), learning_rate=3e-3, averaging=0.995
+    )
+    training = Training(build(*ARCHITECTURE), drawer(crops[:-HELD_BACK]), budget, "cpu", out)
+    if resume:
+        training.resume(resume)
+    return training.run(lambda network: dice_on(network, crops[-HELD_BACK:]))
+
+
+def package(checkpoint: Path, version: str, out: Path, training: str, figures: str) -> Package:
+    """Write the package of a checkpoint (your own file) to `out`; `training`, `figures` go into its card."""
+    from models.packaging import write_package
+
+    network = build(*ARCHITECTURE)
+    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
+    card = CARD.format(
+        version=version,
+        intended_use=INTENDED_USE,
+        limits=LIMITS,
+        parameters=count_parameters(network),
+        training=training,
+        figures=figures,
+    )
+    return write_package(network, declaration(version, ARCHITECTURE, ROI), [phantom()[0].numpy()], card, out)
+
+
+def phantom(seed: int = 1914) -> tuple[Tensor, Tensor]:
+    """Return a made-up crop (1, x, y, z) of size ROI and its labels: a bent grey body of known volume in white matter."""
+    random = torch.Generator().manual_seed(seed)
+    x, y, z = torch.meshgrid(*(torch.arange(size) - size / 2 for size in ROI), indexing="ij")
+    centre_z = 4.0 - 10.0 * (y / 28.0 + 0.4) ** 2
+    radius = (0.23 * (26.0 - y.abs())).clamp(0, 5.5)
+    body = ((x / 1.3) ** 2 + (z - centre_z) ** 2 < radius**2) & (y.abs() < 22)
+    labels = torch.where(body, torch.where(y > 2, 1, 2), 0)
+    fluid = (x / 1.3 - 7) ** 2 + (z - centre_z - 3) ** 2 < 9
+    image = 0.78 + 0.03 * torch.randn(ROI, generator=random)
+    image[fluid] = 0.15
+    image[body] = 0.52 + 0.03 * torch.randn(int(body.sum()), generator=random)
+    blurred = functional.avg_pool3d(image[None, None], 3, 1, 1)[0]
+    return blurred, labels
+
+
+def arguments() -> argparse.ArgumentParser:
+    """Return the command line: train, validate, package."""
+    parser = argparse.ArgumentParser(prog="python -m models.zoo.hippocampus", description=__doc__)
+    parser.add_argument("step", choices=["train", "validate", "package"])
+    parser.add_argument("--crops", type=Path, help="folder with images/ and labels/ of the crops")
+    parser.add_argument("--out", type=Path, help="folder to write to")
+    parser.add_argument("--minutes", type=float, default=30.0, help="how long to train")
+    parser.add_argument("--resume", type=Path, help="checkpoint.pt to go on from")
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint.pt to validate or package")
+    parser.add_argument("--version", default="0.0.1", help="version of the package")
+    parser.add_argument("--training", default="", help="sentence for the card: how it was trained")
+    parser.add_argument("--figures", type=Path, help="Markdown file for the card: what was measured")
+    return parser
+
+
+def main() -> None:
+    """Run one step of the recipe."""
+    given = arguments().parse_args()
+    if given.step == "train":
+        train(given.crops, given.minutes, given.out, given.resume)
+    elif given.step == "validate":
+        network = build(*ARCHITECTURE).eval()
+        network.load_state_dict(torch.load(given.checkpoint, map_location="cpu", weights_only=True)["average"])
+        print(json.dumps(dice_on(network, read_crops(given.crops)[-HELD_BACK:]), indent=2))
+    else:
+        figures = given.figures.read_text() if given.figures else "Not measured yet."
+        package(given.checkpoint, given.version, given.out, given.training, figures)
+
+
+if __name__ == "__main__":
+    main()
