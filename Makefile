@@ -19,7 +19,7 @@ SYSTEM := orthanc dcmtk dicom3tools strace iproute2
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test check acceptance acceptance-long test-gpu bench-ingest bench-turnaround fuzz clean
+.PHONY: setup demo test test-trt check acceptance acceptance-long test-gpu bench-ingest bench-turnaround fuzz clean
 .DEFAULT_GOAL := help
 
 help:
@@ -49,7 +49,12 @@ demo: $(READY)
 	@$(PY) -m appliance.cli.main demo --out demo-out
 
 test: $(READY)
-	$(PYTEST) -m "not acceptance and not long and not gpu"
+	$(PYTEST) -m "not acceptance and not long and not gpu and not trt"
+
+TRT := tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116
+test-trt: $(READY)
+	@$(PY) -c 'import tensorrt_rtx_bindings' 2>/dev/null || $(PY) -m pip install -q --disable-pip-version-check --no-deps $(TRT)
+	$(PYTEST) -m trt tests/models
 
 check: $(READY)
 	$(BIN)ruff format --check .
