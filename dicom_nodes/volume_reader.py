@@ -76,6 +76,13 @@ def read_sequence(paths: Sequence[Path]) -> list[tuple[Volume, SourceHeaders]]:
     return [_volume(images, [slices[n] for n in stack.order], stack) for stack in stacks]
 
 
+def read_slice(path: Path) -> tuple[Array, tuple[float, float]]:
+    """Return the values (rows, columns) of a file with one frame, and the spacing of rows and columns in mm."""
+    images = _open_all([path])
+    (one,) = _slices(images)
+    return _voxels(images, [one])[0], one.plane.pixel_spacing or (1.0, 1.0)
+
+
 def _volume(images: Sequence[ImageFile], slices: Sequence[_Slice], stack: grid.Stack) -> tuple[Volume, SourceHeaders]:
     source = _source(images, slices)
     reference, derived = _frame_of_reference(images)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cc3d
 import numpy as np
@@ -52,17 +52,25 @@ def read(
 
 
 def read_regions(
-    volumes: Sequence[Volume], boxes: Sequence[Box], package: Package, engine: Engine, progress: Progress | None = None
+    volumes: Sequence[Volume],
+    boxes: Mapping[str, Box],
+    package: Package,
+    engine: Engine,
+    progress: Progress | None = None,
 ) -> Reading:
-    """Return the segmentation of several boxes of one volume in one label map; nothing is found outside of them."""
+    """Return the segmentation of named boxes of one volume in one label map; nothing is found outside of them.
+
+    The segments of each box have labels of their own, in the order of the boxes.
+    """
     whole = np.zeros(volumes[0].shape, np.uint8)
-    for n, box in enumerate(boxes):
+    segments = len(package.manifest.outputs.segments)  # type: ignore[union-attr]
+    for n, box in enumerate(boxes.values()):
         answer, grid = run(volumes, package, engine, None, box)
         found = label_map(answer, grid, package, volumes[0].voxel_ml)
-        np.copyto(whole, found, where=found > 0)
+        np.copyto(whole, found + np.uint8(n * segments), where=found > 0)
         if progress:
             progress((n + 1) / len(boxes))
-    return Reading((whole,))
+    return Reading((whole,), regions=tuple(boxes))
 
 
 def label_map(answer: Tensor, grid: Grid, package: Package, voxel_ml: float) -> Labels:

@@ -124,6 +124,8 @@ class Declaration(Closed):
         check_time(self)
         if self.locator and (self.outputs.kind != "segmentation" or len(self.inputs) > 1):
             raise ValueError("locator: only a segmentation of one input can look where another package found something")
+        if self.locator and len(self.locator.regions) * len(self.outputs.segments) > 255:  # type: ignore[union-attr]
+            raise ValueError("locator: more regions times segments than a label map can hold")
         return self
 
 

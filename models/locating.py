@@ -20,8 +20,8 @@ def needs_locating(volume: Volume, locator: Locator) -> bool:
     )
 
 
-def located_boxes(label_map: Labels, volume: Volume, locator: Locator) -> list[Box]:
-    """Return the box (k, j, i) of each region, cut at the volume's edges.
+def located_boxes(label_map: Labels, volume: Volume, locator: Locator) -> dict[str, Box]:
+    """Return the box (k, j, i) of each region by its name, cut at the volume's edges.
 
     `label_map`: what the locator found, on the grid of `volume`. Raises StudyUnsuitable where it found too little.
     """
@@ -37,7 +37,10 @@ def located_boxes(label_map: Labels, volume: Volume, locator: Locator) -> list[B
     for axis in turn.order:
         hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
         spans.append((int(hit[0]), int(hit[-1]) + 1))
-    return [_box(region.low, region.high, spans, turn.order, turn.flipped, volume.shape) for region in locator.regions]
+    return {
+        region.name: _box(region.low, region.high, spans, turn.order, turn.flipped, volume.shape)
+        for region in locator.regions
+    }
 
 
 def _box(

@@ -70,10 +70,10 @@ def measure(reading: Reading, volumes: Sequence[Volume], package: Package) -> tu
     if isinstance(outputs, Regression):
         return regressed(reading.numbers, outputs)
     for label_map, volume in zip(reading.label_maps, volumes, strict=True):
-        check(label_map, volume, len(outputs.segments) + len(reading.scores))
+        check(label_map, volume, len(outputs.segments) * max(1, len(reading.regions)) + len(reading.scores))
     if isinstance(outputs, CineSegmentation):
         return beating(reading.label_maps, volumes, outputs)
-    organs = segments_of(reading.label_maps[0], volumes[0], package)
+    organs = segments_of(reading, volumes[0], package)
     if isinstance(outputs, Detection):
         return organs + candidates_of(reading, volumes[0], outputs)
     return organs
@@ -89,15 +89,30 @@ def check(label_map: Labels, volume: Volume, highest: int) -> None:
         raise ResultRejected(f"the label map holds {unknown}, no segments of the package")
 
 
-def segments_of(label_map: Labels, volume: Volume, package: Package) -> tuple[Finding, ...]:
-    """Return one finding for each segment that is there, in order."""
+def segments_of(reading: Reading, volume: Volume, package: Package) -> tuple[Finding, ...]:
+    """Return one finding for each segment that is there, in order; in several regions, each region's by itself."""
     outputs = package.manifest.outputs
     segments = {one.number: one for one in outputs.segments}  # type: ignore[union-attr]
     if isinstance(outputs, Detection):
         del segments[outputs.candidates.segment]  # its parts are findings by themselves
+    label_map = reading.label_maps[0]
     counts = np.bincount(label_map.ravel(order="K"), minlength=256)
-    there = [number for number in segments if counts[number]]
-    return tuple(finding(segments[n], n, segments[n].name, label_map, volume) for n in there)
+    found = []
+    for n, region in enumerate(reading.regions or ("",)):
+        for number, segment in segments.items():
+            label = n * len(outputs.segments) + number  # type: ignore[union-attr]
+            if counts[label]:
+                one = finding(segment, label, segment.name, label_map, volume)
+                found.append(of_region(one, region))
+    return tuple(found)
+
+
+def of_region(one: Finding, region: str) -> Finding:
+    """Return a finding with the name of its region, which is its side where it is left or right."""
+    if not region:
+        return one
+    name = f"{region.capitalize()} {one.name[0].lower()}{one.name[1:]}"
+    return replace(one, name=name, laterality=LATERALITY.get(region, one.laterality))
 
 
 def finding(segment: Segment, label: int, name: str, label_map: Labels, volume: Volume) -> Finding:

@@ -129,18 +129,26 @@ class ThinClassifier(nn.Module):
         return logits
 
 
-ARCHITECTURES: Mapping[str, type[nn.Module]] = {"thin-unet": ThinUNet, "thin-classifier": ThinClassifier}
+GRAPH_ONLY = "onnx"  # stands where a package is a graph and its weights, without a network of ours
+ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
+    "thin-unet": ThinUNet,
+    "thin-classifier": ThinClassifier,
+    **monai_networks.builders(),
+}
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """Return the untrained network `name`; PackageRefused for an unknown name or argument."""
+    if name == GRAPH_ONLY:
+        raise PackageRefused("package.json: architecture 'onnx' is a graph alone; PyTorch can neither run nor train it")
     if name not in ARCHITECTURES:
         allowed = ", ".join(sorted(ARCHITECTURES))
         raise PackageRefused(f"package.json: architecture {name!r} is not known; allowed are {allowed}")
     try:
         return ARCHITECTURES[name](**kwargs)
     except (TypeError, ValueError, IndexError) as error:
-        raise PackageRefused(f"package.json: architecture {name!r} does not take {dict(kwargs)}") from error
+        fault = next(iter(str(error).splitlines()), type(error).__name__)
+        raise PackageRefused(f"package.json: architecture {name!r} does not take {dict(kwargs)} ({fault})") from error
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -24,7 +24,9 @@ class Orient(Closed):
     """
 
     op: Literal["orient"]
-    axcodes: str = Field(pattern=r"^(?:acquired|[RL][AP][SI]|[RL][SI][AP]|[AP][RL][SI]|[AP][SI][RL]|[SI][RL][AP]|[SI][AP][RL])$")
+    axcodes: str = Field(
+        pattern=r"^(?:acquired|[RL][AP][SI]|[RL][SI][AP]|[AP][RL][SI]|[AP][SI][RL]|[SI][RL][AP]|[SI][AP][RL])$"
+    )
 
 
 class Resample(Closed):

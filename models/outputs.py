@@ -69,6 +69,7 @@ class Detection(Closed):
 
     kind: Literal["detection"]
     segments: tuple[Segment, ...] = Field(min_length=1)
+    activation: Literal["softmax"] = "softmax"
     candidates: Candidates
 
     @model_validator(mode="after")

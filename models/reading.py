@@ -19,3 +19,4 @@ class Reading:
     probabilities: tuple[float, ...] = ()  # of each class
     numbers: tuple[float, ...] = ()  # of each value of a regression
     located: tuple[str, ...] = ()  # the package that located, as "id@version"
+    regions: tuple[str, ...] = ()  # names of the boxes; segment s of region r has the label r × len(segments) + s

@@ -15,7 +15,7 @@ from appliance.errors import EngineUnavailable
 from appliance.volume import Volume
 from models.deciding import read, read_regions
 from models.engines import EngineChoice, OutOfMemory, Place, choose_engine
-from models.footprint import Footprint, budget_mb
+from models.footprint import Footprint, budget_mb, device_of
 from models.inference import Progress
 from models.locating import located_boxes, needs_locating
 from models.package import Package
@@ -31,6 +31,7 @@ class Loaded:
     choice: EngineChoice
     memory_mb: float  # measured; declared until it ran once
     measured: bool = False
+    engine_mb: float = 0.0  # what the engine holds while it waits
 
     def record(self) -> dict[str, Any]:
         """Return what the catalogue and people are told of it."""
@@ -50,7 +51,7 @@ class Shelf:
     def __init__(self, backends: Sequence[str], place: Place, memory_gb: float = 0.0) -> None:
         self.backends = tuple(backends)
         self.place = place
-        self.budget_mb = memory_gb * 1024 if memory_gb else budget_mb(place.device)
+        self.budget_mb = memory_gb * 1024 if memory_gb else budget_mb(place)
         self._held: OrderedDict[str, Loaded] = OrderedDict()
         self._footprints: dict[str, float] = {}  # by digest: outlive eviction
 
@@ -65,8 +66,9 @@ class Shelf:
         known = self._footprints.get(package.digest, need_mb)
         need = known or float(package.manifest.resources.memory_mb)
         self._make_room(need)
-        choice = choose_engine(package, self.backends, self.place)
-        loaded = self._held[package.digest] = Loaded(package, choice, need, known is not None)
+        with Footprint(device_of(self.place)) as footprint:
+            choice = choose_engine(package, self.backends, self.place)
+        loaded = self._held[package.digest] = Loaded(package, choice, need, known is not None, footprint.kept_mb)
         return loaded
 
     def read(
@@ -99,8 +101,8 @@ class Shelf:
             except OutOfMemory as error:
                 self._next_rung(loaded, str(error))
                 continue
-            loaded.memory_mb, loaded.measured = footprint.peak_mb, True
-            self._footprints[package.digest] = footprint.peak_mb
+            loaded.memory_mb, loaded.measured = loaded.engine_mb + footprint.grown_mb, True
+            self._footprints[package.digest] = loaded.memory_mb
             return reading, loaded
 
     def _next_rung(self, loaded: Loaded, reason: str) -> None:

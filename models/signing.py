@@ -8,7 +8,6 @@ signature of a trusted key may be wrong. Keys are PEM files; a private one is ne
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import os
 import re
@@ -149,11 +148,16 @@ def parse(signatures: bytes) -> Sequence[tuple[str, bytes]]:
     lines = signatures.split(b"\n")
     if len(signatures) > MAX_BYTES or len(lines) - 1 > MAX_SIGNATURES or len(lines) < 2 or lines.pop() != b"":
         raise PackageRefused(f"MANIFEST.sig: not 1 to {MAX_SIGNATURES} lines of `ed25519 KEY SIGNATURE`")
-    matches = [LINE.fullmatch(line) for line in lines]
-    try:
-        found = [(one[1].decode(), base64.b64decode(one[2], validate=True)) for one in matches if one]
-    except binascii.Error:
-        found = []
-    if len(found) != len(matches):
+    found = [_signature(line) for line in lines]
+    if None in found:
         raise PackageRefused(f"MANIFEST.sig: not 1 to {MAX_SIGNATURES} lines of `ed25519 KEY SIGNATURE`")
-    return found
+    return [one for one in found if one]
+
+
+def _signature(line: bytes) -> tuple[str, bytes] | None:
+    """Return (key id, signature) of a line, None for another one or base64 that is not written in its one way."""
+    match = LINE.fullmatch(line)
+    if not match:
+        return None
+    raw = base64.b64decode(match[2])
+    return (match[1].decode(), raw) if base64.b64encode(raw) == match[2] else None

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 # (random, crop) → image (channels, axes…), classes (axes…) or, of a classifier, one number
 Draw = Callable[[torch.Generator, Sequence[int]], tuple[Tensor, Tensor]]
+UNKNOWN = -1  # a voxel of which nobody says what it is
 Judge = Callable[[nn.Module], dict[str, float]]
 
 
@@ -57,13 +58,16 @@ def rate_at(progress: float, budget: Budget) -> float:
 def loss_of(logits: Tensor, classes: Tensor, weights: Tensor | None = None) -> Tensor:
     """Return cross-entropy, plus soft Dice loss of the classes present; logits (n, c, …), classes (n, …).
 
-    A classifier's logits (n, c) and classes (n) have the cross-entropy alone.
+    Where a class is UNKNOWN nothing is learned. A classifier's logits (n, c), classes (n) have the entropy alone.
     """
-    entropy = functional.cross_entropy(logits, classes, weights)
+    entropy = functional.cross_entropy(logits, classes, weights, ignore_index=UNKNOWN)
     if classes.dim() == 1:
         return entropy
-    shares = torch.softmax(logits.float(), 1).flatten(2)
-    truth = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1).flatten(2).float()
+    known = classes != UNKNOWN
+    classes = classes.clamp(min=0)
+    counted = known.flatten(1)[:, None]
+    shares = torch.softmax(logits.float(), 1).flatten(2) * counted
+    truth = functional.one_hot(classes, logits.shape[1]).movedim(-1, 1).flatten(2).float() * counted
     overlap = (shares * truth).sum((0, 2))
     total = (shares + truth).sum((0, 2))
     present = truth.sum((0, 2)) > 0

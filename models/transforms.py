@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 Shape = tuple[int, int, int]
 Box = tuple[slice, slice, slice]
 CPU = torch.device("cpu")
+SAME_MM = 1e-4  # entries of two affines that differ by less are the same
 
 # letter of a direction → unit vector in LPS
 DIRECTIONS = {
@@ -163,8 +164,11 @@ def interpolated(array: Tensor, size: Shape) -> Tensor:
 def onto(volume: Volume, reference: Volume, grid: Grid, device: torch.device) -> Tensor:
     """Return `volume` (k, j, i) at the voxel centres of the network's grid over `reference`, linearly interpolated.
 
-    Where the volume does not reach, its lowest value stands.
+    Where the volume does not reach, its lowest value stands. On the very same source grid it goes the way of the
+    first volume, so that zeros around a stripped head stay zeros.
     """
+    if volume.shape == reference.shape and np.allclose(volume.affine, reference.affine, atol=SAME_MM):
+        return interpolated(on_device(volume.voxels[grid.box], device), grid.size)
     inside = zip(grid.box, grid.inside, grid.size, strict=True)
     step = [count / size for _, count, size in inside]
     first = [one.start + (stride - 1) / 2 for one, stride in zip(grid.box, step, strict=True)]

@@ -149,6 +149,7 @@ class EngineProcess:
             tuple(answer["probabilities"]),
             tuple(answer["numbers"]),
             tuple(answer["located"]),
+            tuple(answer["regions"]),
         )
         skipped = tuple((name, reason) for name, reason in answer["skipped"])
         return Inferred(
@@ -281,6 +282,7 @@ def _read(shelf: Any, request: dict[str, Any]) -> dict[str, Any]:
         "probabilities": reading.probabilities,
         "numbers": reading.numbers,
         "located": reading.located,
+        "regions": reading.regions,
         "cpu_s": round(time.process_time() - started, 3),
     }
 

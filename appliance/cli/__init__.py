@@ -7,7 +7,7 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from appliance.cli import conformance, destinations, jobs, model_life, models, operate, routes, studies, tls
+from appliance.cli import conformance, destinations, jobs, model_life, model_making, models, operate, routes, studies, tls
 from appliance.cli.output import complain
 from appliance.errors import CurieError, Missing, SettingsError
 from appliance.supervisor import ChildRefused
@@ -32,6 +32,7 @@ app.add_typer(routes.app, name="routes")
 app.add_typer(destinations.app, name="destinations")
 app.add_typer(models.app, name="models")
 model_life.add_to(models.app)
+model_making.add_to(models.app)
 app.add_typer(tls.app, name="tls")
 
 

@@ -1,31 +1,26 @@
 """The recipe of `hippocampus`: anterior and posterior hippocampus in T1 crops, learned from 180 labelled ones.
 
-    python -m models.zoo.hippocampus train --crops DIR --minutes 30 --out DIR
+    python -m models.zoo.hippocampus train --input DIR --minutes 30 --out DIR
 
 The crops are those of the Medical Segmentation Decathlon, Task04 (CC BY-SA 4.0): `images` and `labels` of NIfTI files.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.networks import build, count_parameters
 from models.operations import ClipPercentile, Scale
-from models.training import Budget, Draw, Training
+from models.training import Budget, Draw
 from models.values import changed
 from models.zoo.augmentation import Variation, varied
-from models.zoo.hippocampus_package import CARD, INTENDED_USE, LIMITS, declaration
-
-if TYPE_CHECKING:
-    from models.package import Package
+from models.zoo.hippocampus_package import CARD, declaration
+from models.zoo.recipe import Lesson, Recipe
 
 CLASSES = 3
 ARCHITECTURE: tuple[str, dict[str, Any]] = (
@@ -88,38 +83,23 @@ def dice_on(network: nn.Module, crops: list[tuple[Tensor, Tensor]]) -> dict[str,
     return dice
 
 
-def train(folder: Path, minutes: float, out: Path, resume: Path | None = None) -> nn.Module:
-    """Train on all crops but the last 40, checkpoints and log to `out`."""
-    torch.manual_seed(1914)
+def lesson(folder: Path | None) -> Lesson:
+    """Return samples of all crops but the last 40, which judge."""
+    if folder is None:
+        raise FileNotFoundError("name the folder of the crops with --input")
     crops = read_crops(folder)
-    budget = Budget(
+    return Lesson(drawer(crops[:-HELD_BACK]), lambda network: dice_on(network, crops[-HELD_BACK:]))
+
+
+def budget(minutes: float) -> Budget:
+    """Return the schedule: whole crops, two a step."""
+    return Budget(
         minutes, batch=2, crops=((0.0, ROI),), class_weights=(0.5, 1.0, 1.0), learning_rate=3e-3, averaging=0.995
     )
-    training = Training(build(*ARCHITECTURE), drawer(crops[:-HELD_BACK]), budget, "cpu", out)
-    if resume:
-        training.resume(resume)
-    return training.run(lambda network: dice_on(network, crops[-HELD_BACK:]))
-
-
-def package(checkpoint: Path, version: str, out: Path, training: str, figures: str) -> Package:
-    """Write the package of a checkpoint (your own file) to `out`; `training`, `figures` go into its card."""
-    from models.packaging import write_package
-
-    network = build(*ARCHITECTURE)
-    network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
-    card = CARD.format(
-        version=version,
-        intended_use=INTENDED_USE,
-        limits=LIMITS,
-        parameters=count_parameters(network),
-        training=training,
-        figures=figures,
-    )
-    return write_package(network, declaration(version, ARCHITECTURE, ROI), [phantom()[0].numpy()], card, out)
 
 
 def phantom(seed: int = 1914) -> tuple[Tensor, Tensor]:
-    """Return a made-up crop (1, x, y, z) of size ROI and its labels: a bent grey body of known volume in white matter."""
+    """Return a made-up crop (1, x, y, z) of size ROI and its labels: a bent grey body in white matter."""
     random = torch.Generator().manual_seed(seed)
     x, y, z = torch.meshgrid(*(torch.arange(size) - size / 2 for size in ROI), indexing="ij")
     centre_z = 4.0 - 10.0 * (y / 28.0 + 0.4) ** 2
@@ -134,34 +114,16 @@ def phantom(seed: int = 1914) -> tuple[Tensor, Tensor]:
     return blurred, labels
 
 
-def arguments() -> argparse.ArgumentParser:
-    """Return the command line: train, validate, package."""
-    parser = argparse.ArgumentParser(prog="python -m models.zoo.hippocampus", description=__doc__)
-    parser.add_argument("step", choices=["train", "validate", "package"])
-    parser.add_argument("--crops", type=Path, help="folder with images/ and labels/ of the crops")
-    parser.add_argument("--out", type=Path, help="folder to write to")
-    parser.add_argument("--minutes", type=float, default=30.0, help="how long to train")
-    parser.add_argument("--resume", type=Path, help="checkpoint.pt to go on from")
-    parser.add_argument("--checkpoint", type=Path, help="checkpoint.pt to validate or package")
-    parser.add_argument("--version", default="0.0.1", help="version of the package")
-    parser.add_argument("--training", default="", help="sentence for the card: how it was trained")
-    parser.add_argument("--figures", type=Path, help="Markdown file for the card: what was measured")
-    return parser
-
-
-def main() -> None:
-    """Run one step of the recipe."""
-    given = arguments().parse_args()
-    if given.step == "train":
-        train(given.crops, given.minutes, given.out, given.resume)
-    elif given.step == "validate":
-        network = build(*ARCHITECTURE).eval()
-        network.load_state_dict(torch.load(given.checkpoint, map_location="cpu", weights_only=True)["average"])
-        print(json.dumps(dice_on(network, read_crops(given.crops)[-HELD_BACK:]), indent=2))
-    else:
-        figures = given.figures.read_text() if given.figures else "Not measured yet."
-        package(given.checkpoint, given.version, given.out, given.training, figures)
-
+RECIPE = Recipe(
+    name="hippocampus",
+    architecture=ARCHITECTURE,
+    budget=budget,
+    lesson=lesson,
+    golden=lambda: [phantom()[0].numpy()],
+    declaration=lambda version: declaration(version, ARCHITECTURE, ROI),
+    card=CARD,
+    input="folder with images/ and labels/ of the crops",
+)
 
 if __name__ == "__main__":
-    main()
+    RECIPE.run()

@@ -15,14 +15,14 @@ SEGMENTS = (
 LOCATOR = "brain-structures@0.3.1"
 
 INTENDED_USE = (
-    "Shows the anterior and the posterior part of the hippocampi and their volumes on T1-weighted MR of a head, or on a "
-    "crop around one hippocampus, to try the appliance and to teach. Not for diagnosis or any decision about a patient."
+    "Shows the anterior and the posterior part of the hippocampi and their volumes on T1-weighted MR of a head, or on "
+    "a crop around one hippocampus, to try the appliance and to teach. Not for diagnosis, nor any decision."
 )
 LIMITS = (
     "Learned from crops of 180 T1-weighted heads of one hospital. In a whole head the place to look is taken from the "
     "bounding box of what brain-structures calls cerebrum, which is coarse; a hippocampus outside of it is missed. Not "
-    "tested on children, tumours, operated heads or other contrasts than T1. Where head and tail end was the labellers' "
-    "convention; left and right are told apart by the side of the box alone."
+    "tested on children, tumours, operated heads or other contrasts than T1. Where head and tail end was the "
+    "labellers' convention; left and right are told apart by the side of the box alone."
 )
 
 
@@ -108,18 +108,21 @@ def declaration(version: str, architecture: tuple[str, dict[str, Any]], roi: tup
     }
 
 
-CARD = """# hippocampus {version}
+CARD = (
+    """# hippocampus {version}
 
-**Not for clinical use.** {intended_use}
+**Not for clinical use.** """
+    + INTENDED_USE
+    + """
 
 ## What it is
-A thin 3-D U-Net ({parameters:,} parameters) that labels anterior and posterior hippocampus at 1 mm in a crop. In a whole
-head, brain-structures runs first, and two boxes laid relative to the cerebrum are read, one a side.
+A thin 3-D U-Net ({parameters:,} parameters) that labels anterior and posterior hippocampus at 1 mm in a crop. In a
+whole head, brain-structures runs first, and two boxes laid relative to the cerebrum are read, one a side.
 
 ## What it learned from
 180 of the 220 labelled crops of the Medical Segmentation Decathlon, Task04 (Vanderbilt University Medical Center;
-Simpson et al. 2019; CC BY-SA 4.0, hence the licence of these weights), varied by rotation, scaling, mirroring, gamma, bias
-field and noise. Recipe: `models/zoo/hippocampus.py`.
+Simpson et al. 2019; CC BY-SA 4.0, hence the licence of these weights), varied by rotation, scaling, mirroring, gamma,
+bias field and noise. Recipe: `models/zoo/hippocampus.py`.
 
 ## Training
 {training}
@@ -128,5 +131,7 @@ field and noise. Recipe: `models/zoo/hippocampus.py`.
 {figures}
 
 ## Limits
-{limits}
 """
+    + LIMITS
+    + "\n"
+)

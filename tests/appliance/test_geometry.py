@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from appliance.errors import StudyUnsuitable
-from appliance.geometry import stack
+from appliance.geometry import over_time, stack
 from appliance.study import FrameGeometry
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -96,3 +96,42 @@ def test_temporal_positions_are_named() -> None:
 def test_min_slices() -> None:
     with pytest.raises(StudyUnsuitable, match="6 images, at least 10 slices"):
         stack(planes(), min_slices=10)
+
+
+def beating(times: int = 3) -> list[FrameGeometry]:
+    """Return the planes of several moments; each place has trigger times of its own, as breath-holds do."""
+    return [replace(p, temporal_position=str(40.0 * t + k)) for k, p in enumerate(planes()) for t in range(times)]
+
+
+def test_moments_are_in_the_order_of_time_at_each_place() -> None:
+    given = beating()[::-1]
+    stacks = over_time(given)
+    assert len(stacks) == 3
+    for t, found in enumerate(stacks):
+        chosen = [given[n] for n in found.order]
+        assert [p.sop_instance_uid for p in chosen] == [f"1.2.{k}" for k in range(6)]
+        assert [float(p.temporal_position) for p in chosen] == [40.0 * t + k for k in range(6)]
+        assert np.allclose(found.affine, stacks[0].affine)
+
+
+def test_one_moment_is_a_sequence_of_one() -> None:
+    assert [one.order for one in over_time(planes())] == [stack(planes()).order]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda p: p[:-1], "the places of the series hold 2 to 3 images over time"),
+        (lambda p: [replace(x, temporal_position="") for x in p], "do not say when they were taken"),
+        (lambda p: [replace(x, temporal_position="early") for x in p], "do not say when they were taken"),
+        (lambda p: [replace(x, temporal_position="1") for x in p], "at one place at one time"),
+    ],
+)
+def test_moments_that_cannot_be_told_apart_are_said(change: object, sentence: str) -> None:
+    with pytest.raises(StudyUnsuitable, match=sentence):
+        over_time(change(beating()))  # type: ignore[operator]
+
+
+def test_too_few_moments_are_said() -> None:
+    with pytest.raises(StudyUnsuitable, match="3 volumes over time, at least 10 are needed"):
+        over_time(beating(), min_volumes=10)
