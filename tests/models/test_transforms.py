@@ -132,3 +132,14 @@ def test_logits_that_are_not_finite_are_rejected() -> None:
     logits[1, 0, 0, 0] = torch.nan
     with pytest.raises(ResultRejected, match="not finite"):
         require_finite(logits)
+
+
+def test_channels_on_the_same_grid_stay_as_they_are_and_zeros_stay_zeros() -> None:
+    affine = np.diag([-0.9, 0.8, 1.3, 1.0])
+    affine[:3, 3] = (31.7, -12.3, 5.1)
+    voxels = np.random.default_rng(3).normal(size=(9, 8, 7)).astype(np.float32)
+    voxels[:3] = 0
+    first, second = volume_of(voxels, affine), volume_of(voxels * 2, affine)
+    image, _ = prepared([first, second], [RAS])
+    assert torch.equal(image[1], image[0] * 2)
+    assert (image[1] == 0).sum() == 3 * 8 * 7
