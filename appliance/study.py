@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Condition:
-    """What an attribute of a series must be: one of these values, within these limits, or absent."""
+    """What an attribute of a series must be: one of these values, within these limits, there at all, or absent."""
 
     keyword: str
     any_of: tuple[str, ...] = ()
     min: float | None = None
     max: float | None = None
+    present: bool = False
     absent: bool = False
 
 

@@ -32,12 +32,13 @@ Pattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_co
 
 
 class Condition(Closed):
-    """What an attribute of the series must be: one of these values, within these limits, or absent."""
+    """What an attribute of the series must be: one of these values, within these limits, there at all, or absent."""
 
     keyword: Keyword
     any_of: tuple[str, ...] = ()
     min: float | None = None
     max: float | None = None
+    present: bool = False
     absent: bool = False
 
     @model_validator(mode="after")
@@ -45,7 +46,7 @@ class Condition(Closed):
         """Refuse free text, and a condition that asks for nothing."""
         if self.keyword in FREE_TEXT:
             raise ValueError(f"{self.keyword} is free text: it may stand in `prefer`, never in `require`")
-        if not (self.any_of or self.absent) and self.min is None and self.max is None:
+        if not (self.any_of or self.present or self.absent) and self.min is None and self.max is None:
             raise ValueError(f"the condition on {self.keyword} asks for nothing")
         return self
 

@@ -1,0 +1,140 @@
+"""A shadow runs and nothing of it leaves; a promoted version reads the next study; no study is read twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from appliance.catalogue import Catalogue, comparisons, outbox, packages
+from appliance.catalogue.connection import now
+from appliance.catalogue.packages import Change
+from appliance.catalogue.tables import job, package_change
+from appliance.settings import parse
+from models.comparison import summary
+from models.gate import inspect
+from models.package import sign_package
+from models.registry import ZOO
+from models.signing import make_key, read_private_key, site_key
+from tests.phantoms import series
+from tests.workers.test_line import HEAD, SETTINGS, Line
+from workers.engine_process import EngineProcess
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
+    made = EngineProcess(parse(SETTINGS, Path("curie.toml")).worker, tmp_path_factory.mktemp("engine") / "over")
+    yield made
+    made.kill()
+
+
+@pytest.fixture
+def line(catalogue: Catalogue, tmp_path: Path, engine: EngineProcess) -> Line:
+    made = Line(parse(SETTINGS, tmp_path / "curie.toml"), catalogue)
+    made.worker.engine = engine
+    return made
+
+
+@pytest.fixture
+def newer(line: Line, tmp_path: Path) -> str:
+    """Version 9.0.0 of the shipped package, a candidate here."""
+    folder = Path(shutil.copytree(ZOO / "brain-structures", tmp_path / "made"))
+    declared = json.loads((folder / "package.json").read_text()) | {"version": "9.0.0"}
+    (folder / "package.json").write_text(json.dumps(declared))
+    make_key(site_key(line.settings.data_dir))
+    sign_package(folder, read_private_key(site_key(line.settings.data_dir)))
+    row, _ = line.worker.registry.install(folder, inspect)
+    with line.catalogue.write() as connection:
+        packages.set_state(connection, row, "candidate", now())
+    return row.name
+
+
+def promote(line: Line, name: str) -> None:
+    with line.catalogue.write() as connection:
+        row = packages.version(connection, *name.split("@"))
+        assert row is not None
+        change = Change(row.package, "promote", "", row.version, "A", "B", now(), "", now())
+        packages.make_active(connection, row, change, now())
+
+
+def shadow(line: Line, name: str) -> None:
+    with line.catalogue.write() as connection:
+        row = packages.version(connection, *name.split("@"))
+        assert row is not None
+        packages.set_state(connection, row, "shadow", now())
+
+
+def versions_run(line: Line) -> list[tuple[str, str, int]]:
+    with line.catalogue.read() as connection:
+        rows = connection.execute(select(job.c.package_version, job.c.state, job.c.shadow).order_by(job.c.created_at))
+        return [tuple(row) for row in rows]  # type: ignore[misc]
+
+
+def test_a_shadow_runs_after_the_active_version_and_nothing_of_it_leaves(line: Line, newer: str) -> None:
+    shadow(line, newer)
+    study = line.receive(series(HEAD))
+    assert line.worker.drain() == 2
+    shipped = line.worker.registry.row("brain-structures").version
+    assert versions_run(line) == [(shipped, "delivering", 0), ("9.0.0", "completed", 1)]
+    found = line.outcome(study)
+    assert found["version"] == shipped
+    ours = {result["sop_instance_uid"] for result in found["results"]}
+    with line.catalogue.read() as connection:
+        assert {one.sop_instance_uid for one in outbox.due(connection, now())} == ours
+        compared = comparisons.between(connection, "brain-structures", shipped, "9.0.0")
+    told = summary(compared)
+    assert told["studies"] == 1
+    assert told["flips"] == 0
+    assert {one["dice"] for one in told["findings"].values()} == {1.0}
+    assert compared[0]["scanner"]
+
+
+def test_a_promoted_version_reads_the_next_study_and_each_result_names_its_version(line: Line, newer: str) -> None:
+    first = line.receive(series(HEAD))
+    promote(line, newer)
+    line.worker.drain()
+    second = line.receive(series(HEAD, lambda images: [setattr(ds, "StudyInstanceUID", "1.2.3.77") for ds in images]))
+    line.worker.drain()
+    assert line.outcome(first)["version"] != "9.0.0"
+    assert line.outcome(second)["version"] == "9.0.0"
+    assert {line.outcome(one)["state"] for one in (first, second)} == {"delivering"}
+
+
+def test_an_unchanged_study_is_not_read_once_more_by_a_promoted_version(line: Line, newer: str) -> None:
+    images = series(HEAD)
+    study = line.receive(images)
+    line.worker.drain()
+    before = line.outcome(study)
+    promote(line, newer)
+    other = series(HEAD)[:1]
+    for ds in other:
+        ds.SeriesInstanceUID, ds.SOPInstanceUID = "1.2.3.88", "1.2.3.88.1"
+    line.receive(other)  # a localizer comes later: the study is routed again
+    assert line.worker.drain() == 0
+    assert line.outcome(study)["job"] == before["job"]
+
+
+def test_without_an_active_version_the_study_says_so(line: Line) -> None:
+    with line.catalogue.write() as connection:
+        row = packages.active(connection, "brain-structures")
+        assert row is not None
+        packages.set_state(connection, row, "retired", now())
+    found = line.outcome(line.receive(series(HEAD)))
+    assert found["outcome"] == "failed"
+    assert "no version of brain-structures is active" in found["reason"]
+
+
+def test_a_second_version_can_never_be_active_beside_the_first(line: Line, newer: str) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    from appliance.catalogue.tables import package_version
+
+    with pytest.raises(IntegrityError), line.catalogue.write() as connection:
+        connection.execute(package_version.update().values(state="active"))
+    with line.catalogue.read() as connection:
+        assert len(packages.in_state(connection, "brain-structures", "active")) == 1
+        assert connection.execute(select(package_change)).all()
