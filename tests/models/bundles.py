@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def spleen() -> tuple[dict[str, Any], dict[str, Any]]:
         "network_def": {"_target_": "UNet", "spatial_dims": 3, "in_channels": 1, "out_channels": 2,
                         "channels": [8, 16, 32], "strides": [2, 2], "num_res_units": 1, "norm": "batch"},
         "preprocessing": transforms(
-            *LOAD,
+            *copy.deepcopy(LOAD),
             {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS"},
             {"_target_": "Spacingd", "keys": "image", "pixdim": [1.5, 1.5, 2.0], "mode": "bilinear"},
             {"_target_": "ScaleIntensityRanged", "keys": "image", "a_min": -57, "a_max": 164, "b_min": 0, "b_max": 1,
@@ -72,7 +73,7 @@ def spleen() -> tuple[dict[str, Any], dict[str, Any]]:
             {"_target_": "Activationsd", "keys": "pred", "softmax": True},
             inverted(),
             {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
-            SAVE,
+            dict(SAVE),
         ),
     }  # fmt: skip
     return metadata("CT", {"0": "image"}, {"0": "background", "1": "spleen"}), inference
@@ -93,7 +94,7 @@ def tumour() -> tuple[dict[str, Any], dict[str, Any]]:
             {"_target_": "Activationsd", "keys": "pred", "sigmoid": True},
             inverted(meta_keys="pred_meta_dict"),
             {"_target_": "AsDiscreted", "keys": "pred", "threshold": 0.5},
-            SAVE,
+            dict(SAVE),
         ),
     }  # fmt: skip
     channels = {"0": "T1c", "1": "T1", "2": "T2", "3": "FLAIR"}
