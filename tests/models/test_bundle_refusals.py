@@ -153,8 +153,8 @@ def test_what_the_bundle_does_not_say_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="--nesting"):
         understand(tmp_path, (metadata, inference))
     metadata, inference = bundles.spleen()
+    format_ = metadata["network_data_format"] | {"inputs": {"image": {"modality": "n/a"}}}
     with pytest.raises(SettingsError, match="--modality"):
-        format_ = metadata["network_data_format"] | {"inputs": {"image": {"modality": "n/a"}}}
         understand(tmp_path, (metadata | {"network_data_format": format_}, inference), Said())
     with pytest.raises(SettingsError, match="--version"):
         understand(tmp_path, (metadata | {"version": "0.1"}, inference), Said())
