@@ -17,29 +17,51 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from dicom_nodes.volume_reader import read_slice, read_volume
 
 UNKNOWN = -1
+MOMENTS = 20  # of each place in the Sunnybrook studies
+WIDEST_MUSCLE = 14  # pixels
 
 
 def cine_case(folder: Path) -> dict[str, npt.NDArray[np.generic]]:
-    """Return images (n, columns, rows), labels (1 cavity, 2 muscle, -1 not known) and spacing of a Sunnybrook study."""
+    """Return images (n, columns, rows), labels (1 cavity, 2 muscle, -1 not known) and spacing of a Sunnybrook study.
+
+    Experts outlined two moments; slices of these without an outline hold no cavity, by their convention.
+    """
+    outlines = {outlined(path): path for path in (folder / "i-contours").glob("*.txt")}
+    moments = {number % MOMENTS for number in outlines}
+    numbers = sorted(int(path.stem) for path in (folder / "dicom").glob("*.dcm"))
     images, labels, spacing_mm = [], [], 0.0
-    for outline in sorted((folder / "i-contours").glob("*.txt")):
-        number = re.search(r"IM-0001-(\d+)", outline.name)
-        assert number, outline.name
-        image, (spacing_mm, _) = read_slice(folder / "dicom" / f"{int(number[1])}.dcm")
-        outer = folder / "o-contours" / outline.name.replace("icontour", "ocontour")
-        known = np.zeros(image.shape, np.int8)
-        if outer.exists():
-            known[filled(outer, image.shape)] = 2
-        else:
-            known[:] = UNKNOWN
-        known[filled(outline, image.shape)] = 1
+    for number in (one for one in numbers if one % MOMENTS in moments):
+        image, (spacing_mm, _) = read_slice(folder / "dicom" / f"{number}.dcm")
         images.append(image.T.astype(np.float32))
-        labels.append(known.T)
+        labels.append(known_labels(outlines.get(number), image.shape).T)
     return {"images": np.stack(images), "labels": np.stack(labels), "spacing_mm": np.array(spacing_mm)}
+
+
+def outlined(path: Path) -> int:
+    """Return the Instance Number of the image that an outline belongs to."""
+    number = re.search(r"IM-0001-(\d+)", path.name)
+    assert number, path.name
+    return int(number[1])
+
+
+def known_labels(inner: Path | None, shape: tuple[int, ...]) -> npt.NDArray[np.int8]:
+    """Return the labels (rows, columns) of a slice; around a cavity whose muscle nobody drew, nothing is known."""
+    known = np.zeros(shape, np.int8)
+    if inner is None:
+        return known
+    cavity = filled(inner, shape)
+    outer = inner.parents[1] / "o-contours" / inner.name.replace("icontour", "ocontour")
+    if outer.exists():
+        known[filled(outer, shape)] = 2
+    else:
+        known[ndimage.binary_dilation(cavity, iterations=WIDEST_MUSCLE)] = UNKNOWN
+    known[cavity] = 1
+    return known
 
 
 def chest_case(folder: Path) -> dict[str, npt.NDArray[np.generic]]:

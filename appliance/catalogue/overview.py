@@ -171,7 +171,9 @@ def _job_outcome(connection: Connection, job_id: str, last_received_at: datetime
         "job": row.id,
         "state": row.state,
         "engine": row.engine,
+        "skipped": [{"rung": rung, "reason": reason} for rung, reason in row.skipped],
         "series_instance_uid": row.series_instance_uid,
+        "inputs": dict(row.inputs),
         "results": results(connection, job_id),
         "findings": row.findings,
         "timings": _timings(connection, row, last_received_at),
@@ -245,6 +247,7 @@ def _job_record(row: Any) -> dict[str, Any]:
         "state": row.state,
         "reason": row.reason,
         "priority": "urgent" if row.priority == 0 else "routine",
+        "shadow": bool(row.shadow),
         "attempts": row.attempts,
         "errors": row.errors,
         "worker": row.worker,
@@ -259,17 +262,6 @@ def created_at(connection: Connection, job_id: str) -> datetime:
     """Return the exact moment at which a job was created: the time that its results bear."""
     found: datetime = connection.execute(select(job.c.created_at).where(job.c.id == job_id)).scalar_one()
     return found
-
-
-def last_engine(connection: Connection, package: str, version: str) -> str:
-    """Return the engine and precision of the last job that this package version ran, "" when it never did."""
-    found = connection.execute(
-        select(job.c.engine)
-        .where(job.c.package == package, job.c.package_version == version, job.c.engine != "")
-        .order_by(job.c.started_at.desc())
-        .limit(1)
-    ).scalar()
-    return found or ""
 
 
 def job_record(connection: Connection, job_id: str) -> dict[str, Any]:

@@ -7,7 +7,18 @@ import sys
 import typer
 from typer.exceptions import TyperException
 
-from appliance.cli import conformance, destinations, jobs, model_life, model_making, models, operate, routes, studies, tls
+from appliance.cli import (
+    conformance,
+    destinations,
+    jobs,
+    model_life,
+    model_making,
+    models,
+    operate,
+    routes,
+    studies,
+    tls,
+)
 from appliance.cli.output import complain
 from appliance.errors import CurieError, Missing, SettingsError
 from appliance.supervisor import ChildRefused

@@ -202,6 +202,27 @@ def build_model(name: NameArgument, json: JsonOption = False, config: ConfigOpti
         _print_engine(told)
 
 
+@app.command("benchmark")
+def benchmark_model(
+    name: NameArgument,
+    runs: Annotated[int, typer.Option(help="Timed windows of each engine.", min=1, max=1000)] = 10,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Time one window of a version on every rung of this host, and say how near each comes to the golden cases."""
+    from models.engines import Place
+    from models.timing import timings
+
+    with registry(config) as opened:
+        package, worker = opened.package(name), opened.settings.worker
+        found = timings(package, worker.backends, Place(worker.device, opened.settings.data_dir / "engines"), runs)
+    if json:
+        print_json(found)
+        return
+    rows = [(one["rung"], one["precision"], one["window_ms"] or "–", one["reason"] or "agrees") for one in found]
+    print_table(("rung", "precision", "ms a window", "golden cases"), rows)
+
+
 def _built(opened: Registry, row: VersionRow) -> None:
     """Put a version through the gate; PackageRefused if no engine agrees with its golden cases."""
     import socket

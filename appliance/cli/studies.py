@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from appliance.catalogue import overview, packages
+from appliance.cli.models import registry
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table, reading
 from appliance.package_life import VersionRow
 
+if TYPE_CHECKING:
+    from models.registry import Registry
+
 app = typer.Typer(no_args_is_help=True, help="Studies that were received.")
+REPLAY_PRIORITY = 29  # after everything else
 StudyArgument = Annotated[str, typer.Argument(help="Study Instance UID or Accession Number.")]
 
 
@@ -32,6 +37,43 @@ def list_studies(
         for s in found
     ]
     print_table(("study", "accession", "state", "images", "last received"), rows)
+
+
+@app.command("replay")
+def replay(
+    study: Annotated[list[str], typer.Argument(help="Study Instance UIDs or Accession Numbers.")],
+    package: Annotated[str, typer.Option(help='The version to run, e.g. "brain-structures@1.1.0".')],
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Run a version of a package on past studies; nothing of it is sent. `curie models compare` tells the rest."""
+    with registry(config) as opened:
+        found = [_replayed(opened, one, package) for one in study]
+    if json:
+        print_json(found)
+        return
+    for one in found:
+        console.print(f"{one['study_instance_uid']}: {one['outcome']} {one['reason']}{one['job']}", markup=False)
+
+
+def _replayed(opened: Registry, key: str, name: str) -> dict[str, Any]:
+    """Open a job on a study whose results stay here; says why where the package cannot read it."""
+    from appliance.catalogue import routing as decisions
+    from appliance.catalogue.connection import now
+    from appliance.catalogue.routing import RoutedPackage
+    from appliance.routing import decide
+
+    package = opened.package(name)
+    with opened.catalogue.write() as connection:
+        uid = overview.find_study(connection, key)
+        summary = decisions.study_summary(connection, uid)
+        decision = decide(summary, {}, package.requirements)
+        job = None
+        if decision.outcome == "job":
+            target = RoutedPackage("", package.id, package.version, package.digest, (), REPLAY_PRIORITY, shadow=True)
+            job = decisions.open_shadow(connection, summary, target, decision, now())
+    outcome = "queued" if job else "read by this version already" if decision.outcome == "job" else decision.outcome
+    return {"study_instance_uid": uid, "outcome": outcome, "reason": decision.reason, "job": job or ""}
 
 
 @app.command("show")
@@ -97,5 +139,9 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
     for finding in outcome["findings"]:
         for measured in finding["measurements"]:
             console.print(f"  {finding['name']}: {measured['value']:.1f} {measured['unit']}")
+    if outcome.get("engine"):
+        console.print(f"  computed by {outcome['engine']}", markup=False)
+        for one in outcome["skipped"]:
+            console.print(f"    not by {one['rung']}: {one['reason']}", markup=False)
     if outcome["timings"]:
         console.print("  " + ", ".join(f"{key} {value:.2f}" for key, value in outcome["timings"].items()))

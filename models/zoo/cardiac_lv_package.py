@@ -78,8 +78,9 @@ def declaration(version: str, architecture: tuple[str, dict[str, Any]], roi: tup
         "outputs": {"kind": "cine_segmentation", "segments": segments, "cavity": 1},
         "postprocess": [
             {"op": "to_source_grid", "method": "linear_logits"},
-            {"op": "largest_component", "segments": [1, 2]},
+            {"op": "largest_component", "segments": [1]},
             {"op": "fill_holes", "segments": [1]},
+            {"op": "largest_component", "segments": [1, 2]},
         ],
         "precision": {"allowed": ["f32", "f16"]},
         "resources": {"memory_mb": 1500, "timeout_s": 600},

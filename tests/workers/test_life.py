@@ -14,6 +14,7 @@ from appliance.catalogue import Catalogue, comparisons, outbox, packages
 from appliance.catalogue.connection import now
 from appliance.catalogue.packages import Change
 from appliance.catalogue.tables import job, package_change
+from appliance.cli.studies import _replayed
 from appliance.settings import parse
 from models.comparison import summary
 from models.gate import inspect
@@ -138,3 +139,22 @@ def test_a_second_version_can_never_be_active_beside_the_first(line: Line, newer
     with line.catalogue.read() as connection:
         assert len(packages.in_state(connection, "brain-structures", "active")) == 1
         assert connection.execute(select(package_change)).all()
+
+
+def test_a_past_study_is_replayed_once_and_nothing_of_it_leaves(line: Line, newer: str) -> None:
+    study = line.receive(series(HEAD))
+    line.worker.drain()
+    before = line.outcome(study)
+    first = _replayed(line.worker.registry, study, newer)
+    assert first["outcome"] == "queued"
+    assert line.worker.drain() == 1
+    assert versions_run(line)[-1] == ("9.0.0", "completed", 1)
+    assert line.outcome(study) == before
+    assert _replayed(line.worker.registry, study, newer)["outcome"] == "read by this version already"
+
+
+def test_a_replay_on_a_study_that_does_not_fit_says_why(line: Line, newer: str) -> None:
+    study = line.receive(series(HEAD)[:3])
+    told = _replayed(line.worker.registry, study, newer)
+    assert (told["outcome"], told["job"]) == ("unsuitable", "")
+    assert "3 images" in told["reason"]
