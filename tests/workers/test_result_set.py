@@ -1,0 +1,187 @@
+"""Every kind of output becomes objects that say it: classes present or absent, candidates, a heart over its beat."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from highdicom import sr
+from pydicom import Dataset, dcmread
+
+from appliance.finding import Code, Finding
+from dicom_nodes.pydicom_quiet import lenient
+from dicom_nodes.volume_reader import read_sequence
+from models.measure import measure
+from models.outputs import CineSegmentation, Classification, Outputs
+from models.package import Package, load_package
+from models.reading import Reading
+from models.registry import ZOO
+from tests import phantoms
+from tests.made_up import context, findings, read_phantom
+from workers.pipeline import tracked
+from workers.result_set import MadeObject, Moment, written
+
+CODE = {"value": "1386000", "meaning": "Intracranial hemorrhage"}
+
+
+@pytest.fixture(scope="module")
+def package() -> Package:
+    return load_package(ZOO / "brain-structures")
+
+
+def with_outputs(package: Package, outputs: Outputs) -> Package:
+    return Package(package.folder, package.manifest.model_copy(update={"outputs": outputs}), "")
+
+
+def made_of(reading: Reading, moments: Sequence[Moment], package: Package) -> tuple[list[MadeObject], list[Finding]]:
+    """Return the result set of a reading, and its findings."""
+    found = tracked(measure(reading, [one.volumes[0] for one in moments], package), context())
+    return list(written(reading, moments, found, package.manifest.outputs, context())), list(found)
+
+
+def parsed(one: MadeObject) -> Dataset:
+    with lenient():
+        return dcmread(io.BytesIO(one.content))
+
+
+def report(one: MadeObject) -> sr.MeasurementReport:
+    content = sr.srread(io.BytesIO(one.content)).content
+    assert isinstance(content, sr.MeasurementReport)
+    return content
+
+
+def comments(one: MadeObject) -> str:
+    return " ".join(item.TextValue for item in parsed(one).ContentSequence if item.ValueType == "TEXT")
+
+
+def faults(objects: Sequence[MadeObject], folder: Path) -> list[str]:
+    """Return dciodvfy's errors on all objects; none where the tool is not installed."""
+    if shutil.which("dciodvfy") is None:
+        return []
+    lines = []
+    for one in objects:
+        path = folder / f"{one.name}.dcm"
+        path.write_bytes(one.content)
+        ran = subprocess.run(["dciodvfy", "-new", str(path)], capture_output=True, text=True)
+        lines += [f"{one.name}: {line}" for line in (ran.stdout + ran.stderr).splitlines() if line.startswith("Error")]
+    return lines
+
+
+def bleed(threshold: float) -> Classification:
+    classes = [{"name": "none", "code": {"value": "260385009", "meaning": "Negative"}}, {"name": "bleed", "code": CODE}]
+    return Classification.model_validate(
+        {"kind": "classification", "classes": classes, "positive": 1, "threshold": threshold}
+    )
+
+
+@pytest.mark.parametrize(("probability", "said"), [(0.93, "Present"), (0.2, "Absent")])
+def test_a_classifier_says_present_or_absent_with_its_probability_and_operating_point(
+    package: Package, tmp_path: Path, probability: float, said: str
+) -> None:
+    _, volume, source = read_phantom(tmp_path)
+    triage = with_outputs(package, bleed(0.5))
+    objects, found = made_of(
+        Reading(probabilities=(1 - probability, probability)), [Moment((volume,), (source,))], triage
+    )
+    assert [one.role for one in objects] == ["SR"]
+    (group,) = report(objects[0]).get_image_measurement_groups()
+    assert group.finding_type.value == "1386000"
+    (evaluation,) = group.get_qualitative_evaluations()
+    assert evaluation.value.meaning == said
+    (measured,) = group.get_measurements()
+    assert (measured.name.value, measured.value, measured.unit.value) == (
+        "111012",
+        pytest.approx(100 * probability),
+        "%",
+    )
+    assert group.tracking_uid == found[0].tracking_uid
+    assert "from a probability of 50 % on" in comments(objects[0])
+    assert ("Nothing was found" in comments(objects[0])) == (said == "Absent")
+    assert faults(objects, tmp_path) == []
+
+
+def test_a_candidate_has_its_score_in_its_group_and_a_segment_of_its_own(package: Package, tmp_path: Path) -> None:
+    labels, volume, source = read_phantom(tmp_path)
+    made = context()
+    scored = [replace(one, probability=0.8, operating_point=0.6) for one in findings(made)]
+    objects = written(Reading((labels,)), [Moment((volume,), (source,))], scored, package.manifest.outputs, made)
+    groups = report(objects[0]).get_volumetric_roi_measurement_groups()
+    assert len(groups) == 3
+    for group in groups:
+        values = {one.name.value: one.value for one in group.get_measurements()}
+        assert values["111012"] == pytest.approx(80.0)
+    assert len(parsed(objects[1]).SegmentSequence) == 3
+    assert faults(objects, tmp_path) == []
+
+
+def test_a_side_is_told_with_the_place(package: Package, tmp_path: Path) -> None:
+    labels, volume, source = read_phantom(tmp_path)
+    made = context()
+    left = Code("7771000", "SCT", "Left")
+    sided = [replace(one, laterality=left) for one in findings(made)]
+    objects = written(Reading((labels,)), [Moment((volume,), (source,))], sided, package.manifest.outputs, made)
+    for group in report(objects[0]).get_volumetric_roi_measurement_groups():
+        (site,) = group.finding_sites
+        assert site.laterality.value == "7771000"
+    assert faults(objects, tmp_path) == []
+
+
+def cine(folder: Path, times: int = 5) -> list[Path]:
+    """Write a series of several moments; each image has its trigger time."""
+    images = []
+    for t in range(times):
+        for k, ds in enumerate(phantoms.series()):
+            ds.SOPInstanceUID = f"{ds.SOPInstanceUID}.{t}"
+            ds.TriggerTime = 40.0 * t + k
+            ds.InstanceNumber = k * times + t + 1
+            images.append(ds)
+    return phantoms.write_series(folder, images)
+
+
+def test_a_beat_has_two_segmentations_a_curve_and_one_report_over_all_images(package: Package, tmp_path: Path) -> None:
+    segment = {"number": 1, "name": "LV", "category": CODE, "type": CODE, "rgb": [200, 0, 0]}
+    outputs = CineSegmentation.model_validate({"kind": "cine_segmentation", "segments": [segment], "cavity": 1})
+    sequence = read_sequence(cine(tmp_path))
+    maps = []
+    for size in (10, 12, 8, 4, 7):  # largest at the second moment, smallest at the fourth
+        label_map = np.zeros(sequence[0][0].shape, np.uint8)
+        label_map[3:9, 10 : 10 + size, 10 : 10 + size] = 1
+        maps.append(label_map)
+    moments = [Moment((volume,), (source,)) for volume, source in sequence]
+    objects, (cavity,) = made_of(Reading(tuple(maps)), moments, with_outputs(package, outputs))
+    assert [(one.role, one.name) for one in objects] == [
+        ("SR", "sr"), ("SEG", "seg"), ("SEG", "seg-systole"), ("SC", "curve"),
+    ]  # fmt: skip
+    values = {one.name.meaning: one.value for one in cavity.measurements}
+    assert values["Cardiac ejection fraction"] == pytest.approx(100 * (144 - 16) / 144)
+    for one, moment, count in ((objects[1], 1, 144), (objects[2], 3, 16)):
+        ds = parsed(one)
+        bits = np.unpackbits(np.frombuffer(ds.PixelData, np.uint8), bitorder="little")
+        assert bits.sum() == 6 * count
+        referenced = {
+            item.ReferencedSOPInstanceUID for item in ds.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+        }
+        assert referenced == {frame.sop_instance_uid for frame in moments[moment].sources[0].frames}
+    told = report(objects[0])
+    phases = [g for g in told.get_image_measurement_groups() if g.tracking_uid == cavity.tracking_uid]
+    volumes = [one.value for g in phases for one in g.get_measurements() if one.name.meaning == "Volume"]
+    assert volumes == pytest.approx([ml for _, ml in cavity.curve])
+    evidence = parsed(objects[0]).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert sorted(len(one.ReferencedSOPSequence) for one in evidence) == [1, 1, 1, 5 * 12]
+    assert len({one.series_instance_uid for one in objects}) == 4
+    assert faults(objects, tmp_path) == []
+
+
+def test_the_curve_is_a_picture_that_names_no_patient(package: Package, tmp_path: Path) -> None:
+    from dicom_nodes.curve_picture import drawn
+
+    first = drawn([(0.0, 100.0), (40.0, 60.0), (80.0, 90.0)], 0, 1, context())
+    assert first.shape == (400, 640, 3)
+    assert np.array_equal(first, drawn([(0.0, 100.0), (40.0, 60.0), (80.0, 90.0)], 0, 1, context()))
+    assert not np.array_equal(first, drawn([(0.0, 100.0), (40.0, 30.0), (80.0, 90.0)], 0, 1, context()))
