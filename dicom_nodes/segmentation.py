@@ -28,6 +28,12 @@ from dicom_nodes.source import SourceHeaders
 
 SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.66.4"
 COPIED = ("BodyPartExamined", "Laterality", "PositionReferenceIndicator")  # of series and frame of reference
+PER_FRAME = (
+    "FrameContentSequence",
+    "PlanePositionSequence",
+    "SegmentIdentificationSequence",
+    "DerivationImageSequence",
+)
 CONTENT_LABEL = "AI_SEG"
 PLACEHOLDER = "1.2.3"  # UIDs that are replaced
 
@@ -94,6 +100,9 @@ def _template(volume: Volume, findings: Sequence[Finding], source: SourceHeaders
         pixel_measures=_measures(volume),
     )
     del ds.PerFrameFunctionalGroupsSequence, ds.PixelData, ds.ReferencedSeriesSequence, ds.SourceImageSequence
+    for keyword in PER_FRAME:  # with one segment, highdicom shares what our frames say each by itself
+        if keyword in ds.SharedFunctionalGroupsSequence[0]:
+            delattr(ds.SharedFunctionalGroupsSequence[0], keyword)
     return ds
 
 

@@ -92,14 +92,11 @@ def test_a_classifier_says_present_or_absent_with_its_probability_and_operating_
     assert [one.role for one in objects] == ["SR"]
     (group,) = report(objects[0]).get_image_measurement_groups()
     assert group.finding_type.value == "1386000"
-    (evaluation,) = group.get_qualitative_evaluations()
-    assert evaluation.value.meaning == said
+    evaluations = {one.name.value: one.value.meaning for one in group.get_qualitative_evaluations()}
+    assert evaluations["1386000"] == said
     (measured,) = group.get_measurements()
-    assert (measured.name.value, measured.value, measured.unit.value) == (
-        "111012",
-        pytest.approx(100 * probability),
-        "%",
-    )
+    assert (measured.name.value, measured.unit.value) == ("111012", "%")
+    assert measured.value == pytest.approx(100 * probability)
     assert group.tracking_uid == found[0].tracking_uid
     assert "from a probability of 50 % on" in comments(objects[0])
     assert ("Nothing was found" in comments(objects[0])) == (said == "Absent")
