@@ -19,11 +19,12 @@ SYSTEM := orthanc dcmtk dicom3tools strace iproute2
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test test-trt check acceptance acceptance-long test-gpu bench-ingest bench-turnaround fuzz clean
+.PHONY: setup demo test test-trt check acceptance acceptance-long test-gpu bench-ingest bench-turnaround bench-inference bench-gpu fuzz clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | check | acceptance | acceptance-long | bench-ingest | bench-turnaround | test-gpu"
+	@echo "make demo | test | check | acceptance | acceptance-long | bench-ingest | bench-turnaround | bench-inference"
+	@echo "     test-trt                needs no GPU; test-gpu | bench-gpu want an NVIDIA GPU"
 	@echo "make fuzz MINUTES=20    feed made-up bytes to every door; a finding is left in .build/fuzz/crash-..."
 
 setup: $(READY)
@@ -77,13 +78,19 @@ acceptance-long: $(READY) .build/system-ready
 	$(ALONE) $(PYTEST) -m "long" tests/acceptance
 
 test-gpu: $(READY)
-	$(PYTEST) -m gpu
+	$(PYTEST) -m gpu --junitxml=.build/test-gpu.xml tests/models
 
 bench-ingest: $(READY) .build/system-ready
 	$(ALONE) $(PY) -m bench.ingest
 
 bench-turnaround: $(READY)
 	$(PY) -m bench.turnaround
+
+bench-inference: $(READY)
+	$(PY) -m bench.inference
+
+bench-gpu: $(READY)
+	$(PY) -m bench.gpu
 
 MINUTES ?= 20
 fuzz: $(READY)

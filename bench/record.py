@@ -42,6 +42,7 @@ class Record:
         self.name = name
         self.rows: list[dict[str, Any]] = []
         self.ratios: dict[str, dict[str, Any]] = {}
+        self.gpu: str | None = None
         self.versions = {library: version(library) for library in libraries}
         self.quiet = wait_until_quiet()
         self.when = datetime.now(UTC).isoformat(timespec="seconds")
@@ -69,7 +70,7 @@ class Record:
             "load_before": self.load_before,
             "load_after": os.getloadavg()[0],
             "quiet": self.quiet,
-            "gpu": None,
+            "gpu": self.gpu,
         }
         document = {
             "name": self.name,

@@ -25,13 +25,12 @@ class Staged:
     """Two pinned buffers of one shape: the host fills one while the device still reads the other."""
 
     def __init__(self, shape: torch.Size) -> None:
-        self._buffers = cycle(
-            [(torch.empty(shape, pin_memory=True), torch.cuda.Event(), n) for n in range(2)]  # type: ignore[no-untyped-call]
-        )
+        one, other = ((torch.empty(shape, pin_memory=True), torch.cuda.Event()) for _ in range(2))  # type: ignore[no-untyped-call]
+        self._buffers = cycle((one, other))
 
     def send(self, batch: Tensor, to: Tensor) -> None:
         """Copy a batch from the host to `to` on the current stream, without waiting for what runs there."""
-        pinned, read, _ = next(self._buffers)
+        pinned, read = next(self._buffers)
         read.synchronize()  # the copy before the last has left the buffer
         pinned.copy_(batch)
         to.copy_(pinned, non_blocking=True)
@@ -45,7 +44,7 @@ class Prepared:
     given: Tensor
     answer: Tensor
     context: Any
-    staged: Staged
+    staged: Staged | None = None  # once a batch comes from the host
     graph: torch.cuda.CUDAGraph | None = None
 
 
@@ -99,6 +98,7 @@ class PlanEngine:
             if batch.is_cuda:
                 ready.given.copy_(batch)
             else:
+                ready.staged = ready.staged or Staged(batch.shape)
                 ready.staged.send(batch, ready.given)
             self._launch(ready)
             answer = ready.answer.clone()
@@ -120,7 +120,7 @@ class PlanEngine:
         answer = torch.empty(tuple(context.get_tensor_shape(self._answer)), device=self.device)
         for name, tensor in ((self._image, given), (self._answer, answer)):
             context.set_tensor_address(name, tensor.data_ptr())
-        ready = Prepared(given, answer, context, Staged(shape))
+        ready = Prepared(given, answer, context)
         for _ in range(WARM_UP):
             self._launch(ready)
         if not self._supplier.is_rtx:
