@@ -11,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 
 from appliance.errors import PackageRefused
 from models.engines.graph import checked_graph
-from models.networks import build
+from models.graph_packaging import check_graph_weights
+from models.networks import GRAPH_ONLY, build
 from models.package import Package
 from models.packaging import window_shape
 from models.parity import golden_cases
@@ -47,6 +48,9 @@ def check_graph_shape(package: Package, raw: bytes) -> None:
 
 def check_weights(package: Package) -> None:
     """Raise PackageRefused unless the weights have the names and shapes of the architecture."""
+    if package.manifest.architecture.name == GRAPH_ONLY:
+        check_graph_weights(package)
+        return
     network = build(package.manifest.architecture.name, package.manifest.architecture.kwargs)
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     try:

@@ -6,7 +6,7 @@ It must never write into a folder that already holds a package: versions do not 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import onnx
 import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from appliance.errors import PackageRefused
 from models.declaration import Declaration
@@ -97,7 +97,7 @@ def strip_paths(path: Path) -> None:
 
 
 @torch.inference_mode()
-def write_golden(network: nn.Module, declared: Declaration, image: Floats, path: Path) -> None:
+def write_golden(network: Callable[[Tensor], Tensor], declared: Declaration, image: Floats, path: Path) -> None:
     """Write a golden case: `image` (channels, axes…) in 256 steps and what the network makes of exactly that."""
     axes = tuple(range(1, image.ndim))
     low, high = image.min(axes).astype(np.float32), image.max(axes).astype(np.float32)

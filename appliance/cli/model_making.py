@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as jsonlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -49,6 +49,52 @@ def import_bundle(
         print_json(report)
     else:
         print_report(report)
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(help="Folder for the beginnings; empty or not there.")],
+    origin: Annotated[Literal["torch", "onnx"], typer.Option("--from", help="A network by name, or a graph.")],
+    graph: Annotated[Path | None, typer.Option(help="The ONNX file, with --from onnx.")] = None,
+    id: Annotated[str, typer.Option(help="Name of the package; else from the folder.")] = "",
+    modality: Annotated[str, typer.Option(help="Modality it reads, e.g. CT or MR.")] = "MR",
+    segments: Annotated[str, typer.Option(help="Structures it shows, e.g. liver,spleen (after background).")] = "",
+    classes: Annotated[str, typer.Option(help="Classes it tells apart, e.g. normal,abnormal; needs --codes.")] = "",
+    codes: Annotated[Path | None, typer.Option(help="JSON file: codes of segments or classes by name.")] = None,
+    roi: Annotated[str, typer.Option(help="Window of the network, e.g. 96,96,96; else the graph's.")] = "",
+    spacing: Annotated[str, typer.Option(help="mm to resample to, e.g. 1.5,1.5,2; else none.")] = "",
+    channels: Annotated[int, typer.Option(help="Series that it reads together.", min=1, max=8)] = 1,
+    json: JsonOption = False,
+    config: ConfigOption = None,  # noqa: ARG001 - every command takes it
+) -> None:
+    """Begin a package: package.json, card.md and a make.py to fill in. docs/models.md leads through it."""
+    from models.starter import Wanted, graph_says, slug, write_starter
+
+    if (origin == "onnx") != (graph is not None):
+        raise SettingsError("--from: either torch, or onnx together with --graph FILE")
+    shape = numbers("--roi", roi, int)
+    named, told = words(segments), words(classes)
+    if graph is not None:
+        channels, window, answers = graph_says(graph)
+        if shape and shape != window:
+            raise SettingsError(f"--roi: {graph.name} takes windows of {window}")
+        shape = window
+        if answers != (len(named) + 1 if named else len(told)):
+            raise SettingsError(f"{graph.name} answers with {answers} channels: name {answers - 1} --segments beside "
+                                f"background, or {answers} --classes")  # fmt: skip
+    wanted = Wanted(origin, id or slug(folder), modality, named, told, shape, numbers("--spacing", spacing, float),
+                    channels, read_codes(codes))  # fmt: skip
+    steps = write_starter(folder, wanted, graph)
+    if json:
+        print_json({"package": wanted.id, "folder": str(folder), "next": steps})
+        return
+    console.print(f"{wanted.id} begun in {folder}. Next:", markup=False)
+    for number, one in enumerate(steps, start=1):
+        console.print(f"  {number}. {one}", markup=False)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the names of "liver, spleen"."""
+    return tuple(one for part in text.split(",") if (one := part.strip()))
 
 
 def numbers(option: str, text: str, kind: type[Any]) -> tuple[Any, ...]:
@@ -109,3 +155,4 @@ def in_words(monai: dict[str, Any]) -> str:
 def add_to(app: typer.Typer) -> None:
     """Put these commands beside the others of `curie models`."""
     app.command("import-bundle")(import_bundle)
+    app.command("new")(new)

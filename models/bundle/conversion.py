@@ -53,8 +53,9 @@ def converted(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Write the package and return how its engines agree, and how it compares with MONAI's own pipeline."""
     import torch
 
-    from models.bundle.peer import compared, golden_image
+    from models.bundle.peer import compared
     from models.declaration import Declaration
+    from models.made_up import golden_image
     from models.networks import build
     from models.packaging import write_package
 

@@ -116,7 +116,8 @@ def any_argmax(chain: Sequence[Component]) -> bool:
 def memory_mb(plan: Mapping[str, Any]) -> int:
     """Return a first guess of the memory one run needs; what is measured on a host replaces it."""
     voxels: int = math.prod(plan["roi"])
-    return max(LEAST_MB, round(voxels * MB_A_VOXEL * min(plan.get("batch", 1), 2)))
+    batch: int = min(plan.get("batch", 1), 2)
+    return max(LEAST_MB, round(voxels * MB_A_VOXEL * batch))
 
 
 def text(bundle: Bundle, key: str) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from appliance.errors import EngineUnavailable, PackageRefused
 from models.engines import Engine, OutOfMemory, Place, first_line
-from models.networks import build
+from models.networks import GRAPH_ONLY, build
 from models.package import Package
 
 WARM_UP = 3  # runs before a CUDA graph is captured
@@ -99,6 +99,8 @@ class CudaEngine(TorchEngine):
 
 def engines(package: Package, rung: str, place: Place) -> Iterator[Engine]:
     """Yield the package on PyTorch; rung "torch" is the CPU, "torch-cuda" the GPU: f16 where allowed, then f32."""
+    if package.manifest.architecture.name == GRAPH_ONLY:
+        raise EngineUnavailable("the package is an ONNX graph alone, PyTorch has no network for it")
     if rung == "torch":
         yield TorchEngine(trained_network(package), rung, "cpu")
         return

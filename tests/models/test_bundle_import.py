@@ -14,10 +14,10 @@ from appliance.catalogue import Catalogue
 from appliance.errors import PackageRefused, SettingsError
 from appliance.settings import parse
 from models.bundle.declaring import Said
-from models.bundle.peer import volumes_of
 from models.bundle_import import import_bundle, report_path
 from models.engines import Place
 from models.gate import inspect
+from models.made_up import volumes_of
 from models.package import Package, load_package, sign_package
 from models.registry import open_registry
 from models.sandbox import Limits

@@ -1,0 +1,1 @@
+"""Files that `curie models new` copies for a person to change. Nothing here is imported."""
