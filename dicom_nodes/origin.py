@@ -81,7 +81,7 @@ def stamp(ds: Dataset, source: SourceHeaders, context: ResultContext, series: Se
     _equipment(ds, context)
     made_at = in_zone(context.made_at, str(ds.get("TimezoneOffsetFromUTC", "")))
     _times(ds, made_at)
-    ds.ContributingEquipmentSequence = [_acquisition(source.header), _processing(context, made_at)]
+    ds.ContributingEquipmentSequence = [*_acquisition(source.header), _processing(context, made_at)]
 
 
 def _copy(ds: Dataset, header: Dataset) -> None:
@@ -140,16 +140,16 @@ def _times(ds: Dataset, made_at: datetime) -> None:
         setattr(ds, f"{what}Time", time)
 
 
-def _acquisition(header: Dataset) -> Dataset:
-    """Return the Contributing Equipment item of the scanner."""
+def _acquisition(header: Dataset) -> list[Dataset]:
+    """Return the Contributing Equipment item of the scanner; none where the source names no maker (type 1)."""
+    if not header.get("Manufacturer"):
+        return []
     item = Dataset()
     for keyword in ACQUISITION:
         if keyword in header:
             put(item, keyword, header[keyword].value)
-    if "Manufacturer" not in item:
-        item.Manufacturer = ""
     item.PurposeOfReferenceCodeSequence = [coded(codes.ACQUISITION_EQUIPMENT)]
-    return item
+    return [item]
 
 
 def _processing(context: ResultContext, made_at: datetime) -> Dataset:

@@ -95,7 +95,7 @@ class Input(Closed):
 
 
 class Region(Closed):
-    """A box as shares of the located structure's bounding box, along axes towards Right, Anterior, Superior.
+    """A box as shares of the located structure's box (less 1 % at each face), towards Right, Anterior, Superior.
 
     0 is the box's left, posterior, inferior face, 1 the opposite one; a region may reach beyond.
     """

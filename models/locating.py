@@ -12,6 +12,8 @@ from models.inputs import Locator
 from models.reading import Labels
 from models.transforms import Box, turn_towards
 
+TRIMMED = 0.01  # share of the structure's voxels that may lie beyond each face of its box: stray ones move nothing
+
 
 def needs_locating(volume: Volume, locator: Locator) -> bool:
     """Return whether the volume is larger than a crop along every axis."""
@@ -35,8 +37,9 @@ def located_boxes(label_map: Labels, volume: Volume, locator: Locator) -> dict[s
     turn = turn_towards(volume.affine, "RAS")
     spans = []
     for axis in turn.order:
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(3) if other != axis)))
-        spans.append((int(hit[0]), int(hit[-1]) + 1))
+        within = mask.sum(axis=tuple(other for other in range(3) if other != axis)).cumsum()
+        first, last = np.searchsorted(within, [TRIMMED * within[-1], (1 - TRIMMED) * within[-1]])
+        spans.append((int(first), int(last) + 1))
     return {
         region.name: _box(region.low, region.high, spans, turn.order, turn.flipped, volume.shape)
         for region in locator.regions

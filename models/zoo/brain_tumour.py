@@ -24,9 +24,9 @@ from models.zoo.recipe import Lesson, Recipe
 CLASSES = 4  # background, oedema, core, enhancing
 ARCHITECTURE: tuple[str, dict[str, Any]] = (
     "thin-unet",
-    {"inputs": 3, "classes": CLASSES, "channels": [12, 24, 48, 96], "down": [1, 2, 2, 2], "up": [1, 2, 2]},
+    {"inputs": 3, "classes": CLASSES, "channels": [8, 16, 32, 64], "down": [1, 2, 2, 2], "up": [1, 2, 2]},
 )
-ROI = (64, 64, 64)  # voxels of 2 mm along right, anterior, superior
+ROI = (48, 48, 48)  # voxels of 2 mm along right, anterior, superior
 TRAINING_MAPS = 16
 MILD = Strengths(noise=0.04, thick=0.5, bias=0.25)
 # class of brain-structures → lowest and highest mean in T1 after contrast, FLAIR, T2

@@ -47,10 +47,14 @@ def requirement() -> dict[str, Any]:
 
 
 def regions() -> list[dict[str, Any]]:
-    """Return where the hippocampi lie in the cerebrum's box, as shares of it from left, behind and below."""
+    """Return where the hippocampi lie in the cerebrum's box, as shares of it from left, behind and below.
+
+    In the 20 label maps that brain-structures learns from they reach from 0.16 to 0.43 (left) or 0.56 to 0.86 (right),
+    from 0.31 to 0.70 and from 0.04 to 0.44; a margin is added.
+    """
     return [
-        {"name": "left", "low": [0.13, 0.28, 0.06], "high": [0.47, 0.74, 0.50]},
-        {"name": "right", "low": [0.53, 0.28, 0.06], "high": [0.87, 0.74, 0.50]},
+        {"name": "left", "low": [0.12, 0.27, 0.01], "high": [0.46, 0.74, 0.47]},
+        {"name": "right", "low": [0.54, 0.27, 0.01], "high": [0.88, 0.74, 0.47]},
     ]
 
 
@@ -97,7 +101,7 @@ def declaration(version: str, architecture: tuple[str, dict[str, Any]], roi: tup
         "outputs": {"kind": "segmentation", "segments": segments},
         "postprocess": [
             {"op": "to_source_grid", "method": "linear_logits"},
-            {"op": "remove_small", "segments": [1, 2], "min_volume_ml": 0.05},
+            {"op": "largest_component", "segments": [1, 2]},
         ],
         "precision": {"allowed": ["f32", "f16"]},
         "resources": {"memory_mb": 1500, "timeout_s": 300},

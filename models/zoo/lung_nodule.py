@@ -30,9 +30,9 @@ from models.zoo.recipe import Lesson, Recipe
 CLASSES = 3  # background, lung, nodule
 ARCHITECTURE: tuple[str, dict[str, Any]] = (
     "thin-unet",
-    {"inputs": 1, "classes": CLASSES, "channels": [12, 24, 48, 96], "down": [1, 2, 2, 2], "up": [1, 2, 2]},
+    {"inputs": 1, "classes": CLASSES, "channels": [8, 16, 32, 64], "down": [1, 2, 2, 2], "up": [1, 2, 2]},
 )
-ROI = (64, 64, 64)  # voxels of 2 mm along right, anterior, superior
+ROI = (48, 48, 48)  # voxels of 2 mm along right, anterior, superior
 SPACING_MM = 2.0
 REAL = 0.5  # share of samples drawn from the real lung, where there is one
 AIR, LUNG, SOFT, BONE = -1000.0, -860.0, 30.0, 500.0

@@ -48,6 +48,15 @@ def test_a_region_is_on_its_side_of_the_patient(order: tuple[int, ...], signs: t
     assert sorted(sizes) == sorted([10, 8, 12])
 
 
+def test_stray_voxels_do_not_move_the_box() -> None:
+    volume = volume_of(np.zeros((60, 60, 60), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
+    labels = np.zeros(volume.shape, np.uint8)
+    labels[20:40, 20:40, 20:40] = 1
+    clean = located_boxes(labels, volume, LOCATOR)
+    labels[0, 0, :30] = 1
+    assert located_boxes(labels, volume, LOCATOR) == clean
+
+
 def test_a_region_is_cut_at_the_edge_of_the_volume() -> None:
     wide = LOCATOR.model_copy(update={"regions": (LOCATOR.regions[0].model_copy(update={"low": (-3.0, -3.0, -3.0)}),)})
     volume = volume_of(np.zeros((30, 30, 30), np.float32), np.diag([2.0, 2.0, 2.0, 1.0]))
