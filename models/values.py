@@ -70,6 +70,11 @@ def percentiles(image: Tensor, *wanted: float) -> list[float]:
         raise StudyUnsuitable(SAME)
     if image.device.type == "cpu":
         return [float(one) for one in np.percentile(image.numpy(), wanted)]
+    return sorted_percentiles(image, *wanted)
+
+
+def sorted_percentiles(image: Tensor, *wanted: float) -> list[float]:
+    """Return the same by sorting on the device of `image`."""
     ordered = torch.sort(image.flatten()).values
     places = [share / 100 * (len(ordered) - 1) for share in wanted]
     return [float(torch.lerp(ordered[int(at)], ordered[min(int(at) + 1, len(ordered) - 1)], at % 1)) for at in places]

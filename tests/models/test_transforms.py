@@ -9,16 +9,28 @@ import pytest
 import torch
 
 from appliance.errors import ResultRejected, StudyUnsuitable
-from models.operations import Clip, ClipPercentile, Orient, Preprocess, Resample, Scale
+from models.operations import (
+    Clip,
+    ClipPercentile,
+    CropForeground,
+    Orient,
+    Preprocess,
+    Resample,
+    Resize,
+    Scale,
+    ScaleRange,
+    ZScore,
+)
 from models.transforms import (
     interpolated,
     labels_on_source,
+    nearest_on_source,
     network_grid,
     prepared,
     require_finite,
     turn_towards,
 )
-from models.values import changed
+from models.values import changed, percentiles, sorted_percentiles
 from tests.models.conftest import volume_of
 
 RAS = Orient(op="orient", axcodes="RAS")
@@ -143,3 +155,92 @@ def test_channels_on_the_same_grid_stay_as_they_are_and_zeros_stay_zeros() -> No
     image, _ = prepared([first, second], [RAS])
     assert torch.equal(image[1], image[0] * 2)
     assert (image[1] == 0).sum() == 3 * 8 * 7
+
+
+def ramp(shape: tuple[int, int, int], affine: np.ndarray) -> np.ndarray:
+    """Return voxels whose value is a linear function of their place in the patient, in mm."""
+    k, j, i = np.indices(shape).astype(np.float64)
+    x, y, z = (affine[n, 0] * k + affine[n, 1] * j + affine[n, 2] * i + affine[n, 3] for n in range(3))
+    return (2 * x - 3 * y + 5 * z).astype(np.float32)
+
+
+def test_a_second_series_is_brought_onto_the_grid_of_the_first_in_patient_space() -> None:
+    first = np.diag([4.0, 1.0, 1.5, 1.0])
+    turned = np.array(
+        [[0, 0, 0.8, -12], [0, 1.1, 0, -9], [-2.0, 0, 0, 70], [0, 0, 0, 1.0]]
+    )  # another plane and spacing
+    shapes = (14, 40, 30), (45, 70, 90)
+    volumes = [volume_of(ramp(shape, affine), affine) for shape, affine in zip(shapes, (first, turned), strict=True)]
+    image, grid = prepared(volumes, [RAS, TWO_MM])
+    assert image.shape[0] == 2
+    straight = grid.turn.undo(image).numpy()
+    inside = np.s_[:, 2:-2, 2:-2, 2:-2]
+    assert np.abs(straight[inside][0] - straight[inside][1]).max() < 0.05
+
+
+def test_where_the_second_series_does_not_reach_its_lowest_value_stands() -> None:
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    small = volume_of(np.full((5, 10, 10), 7.0, np.float32), affine)
+    small.voxels[0, 0, 0] = -3.0
+    image, grid = prepared([volume_of(np.zeros((10, 10, 10), np.float32), affine), small], [RAS, TWO_MM])
+    second = grid.turn.undo(image)[1].numpy()
+    assert (second[5:] == -3.0).all()
+    np.testing.assert_allclose(second[1:5], 7.0, rtol=1e-5)
+
+
+def test_the_foreground_is_cut_out_and_what_is_found_is_put_back() -> None:
+    voxels = np.zeros((20, 30, 40), np.float32)
+    voxels[5:12, 8:20, 10:25] = np.random.default_rng(0).random((7, 12, 15)) + 1
+    volume = volume_of(voxels, np.diag([2.0, 2.0, 2.0, 1.0]))
+    crop = CropForeground(op="crop_foreground", threshold=0.5, margin_mm=2.0)
+    image, grid = prepared([volume], [RAS, crop, TWO_MM])
+    assert grid.box == (slice(4, 13), slice(7, 21), slice(9, 26))
+    assert grid.turn.undo(image).shape[1:] == (9, 14, 17)
+    logits = torch.stack([torch.zeros(image.shape[1:]), image[0] - 0.5])
+    np.testing.assert_array_equal(labels_on_source(logits, grid), voxels > 0.5)
+    np.testing.assert_array_equal(nearest_on_source((image[0] > 0.5).to(torch.uint8), grid), voxels > 0.5)
+    empty = volume_of(np.zeros((4, 4, 4), np.float32), np.eye(4))
+    with pytest.raises(StudyUnsuitable, match="no voxel above"):
+        prepared([empty], [RAS, crop, TWO_MM])
+
+
+def test_an_axis_without_spacing_and_a_fixed_size_are_kept() -> None:
+    volume = volume_of(np.random.default_rng(0).random((7, 30, 40)).astype(np.float32), np.diag([8.0, 0.5, 0.5, 1.0]))
+    acquired = Orient(op="orient", axcodes="acquired")
+    flat, grid = prepared([volume], [acquired, Resample(op="resample", spacing_mm=(1.0, 1.0, None))])
+    assert flat.shape == (1, 20, 15, 7)
+    assert grid.turn.order == (2, 1, 0)
+    whole, _ = prepared([volume], [acquired, Resize(op="resize", size=(16, 24, 32))])
+    assert whole.shape == (1, 16, 24, 32)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (ScaleRange(op="scale_range", a_min=0, a_max=10), [0.0, 0.5, 1.0]),
+        (ScaleRange(op="scale_range", a_min=0, a_max=10, clip=False), [-1.0, 0.5, 2.0]),
+        (ZScore(op="zscore"), [-1.2247, 0.0, 1.2247]),
+        (ZScore(op="zscore", channels=(1,)), [-10.0, 5.0, 20.0]),
+    ],
+)
+def test_values_are_changed_channel_by_channel(step: Preprocess, expected: list[float]) -> None:
+    image = torch.tensor([-10.0, 5.0, 20.0]).reshape(1, 3, 1, 1)
+    found = changed(torch.cat([image, image]), step)
+    np.testing.assert_allclose(found[0].ravel(), expected, atol=1e-3)
+
+
+def test_zeros_stay_zeros_where_only_the_rest_counts() -> None:
+    image = torch.tensor([0.0, 0.0, 2.0, 4.0]).reshape(1, 4, 1, 1)
+    assert changed(image, ZScore(op="zscore", nonzero=True)).ravel().tolist() == [0.0, 0.0, -1.0, 1.0]
+    clipped = changed(image, ClipPercentile(op="clip_percentile", lower=50, upper=100, nonzero=True))
+    assert clipped.ravel().tolist() == [3.0, 3.0, 3.0, 4.0]
+    with pytest.raises(StudyUnsuitable, match="same value"):
+        changed(torch.ones(1, 3, 1, 1), ZScore(op="zscore"))
+
+
+def test_percentiles_are_numpys_on_any_device() -> None:
+    image = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    expected = np.percentile(image.numpy(), [0.5, 37.0, 99.5])
+    np.testing.assert_allclose(percentiles(image, 0.5, 37.0, 99.5), expected, rtol=1e-6)
+    ordered = sorted_percentiles(image, 0.5, 37.0, 99.5)
+    np.testing.assert_allclose(ordered, expected, rtol=1e-5)
