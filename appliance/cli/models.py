@@ -14,6 +14,7 @@ from appliance.settings import Settings, load
 
 if TYPE_CHECKING:
     from appliance.package_life import VersionRow
+    from models.package import Package
     from models.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Model packages.")
@@ -144,14 +145,13 @@ def verify_model(source: SourceArgument, json: JsonOption = False, config: Confi
     import tempfile
 
     from models.archive import unpacked
-    from models.gate import inspect
     from models.package import load_signed
     from models.signing import trust_of
 
     trust = trust_of(load(config))
     with tempfile.TemporaryDirectory() as staging, unpacked(source, Path(staging)) as folder:
         package = load_signed(folder, trust)
-        inspect(package)
+        _inspect(package)
     who = trust.names.get(package.signer, "nobody")
     told = {"package": package.id, "version": package.version, "digest": package.digest, "signer": package.signer,
             "signed_by": who}  # fmt: skip
@@ -170,10 +170,8 @@ def install_model(
     config: ConfigOption = None,
 ) -> None:
     """Check a package and keep it. It runs on nothing until it is promoted (or put in shadow)."""
-    from models.gate import inspect
-
     with registry(config) as opened:
-        row, new = opened.install(source, inspect, allow_rollback=allow_rollback)
+        row, new = opened.install(source, _inspect, allow_rollback=allow_rollback)
         if build and row.state == "installed":
             _built(opened, row)
         told = record(opened, opened.row(row.name))
@@ -186,6 +184,13 @@ def install_model(
     if told["unsigned"]:
         console.print("[bold]warning:[/] it is UNSIGNED; models.allow_unsigned lets it in")
     _print_engine(told)
+
+
+def _inspect(package: Package) -> None:
+    """Look into graph and weights; the libraries for it are loaded only where the signature was right."""
+    from models.gate import inspect
+
+    inspect(package)
 
 
 @app.command("build")
