@@ -83,6 +83,13 @@ def test_a_plan_without_a_whole_marker_is_never_returned(cache: PlanCache) -> No
     assert cache.ready(KEY.digest, WEIGHTS) == b"plan"
 
 
+def test_a_marker_under_another_name_is_not_followed(cache: PlanCache) -> None:
+    cache.keep(b"plan", marker(b"plan"))
+    (path,) = files(cache, "json")
+    path.rename(path.with_name(f"{KEY.digest[:32]}-{OTHERS[:32]}.json"))
+    assert cache.to_refit(KEY.digest) is None
+
+
 @pytest.mark.parametrize("how", ["open to others", "a link"])
 def test_a_plan_that_others_may_have_written_is_never_returned(cache: PlanCache, tmp_path: Path, how: str) -> None:
     cache.keep(b"plan", marker(b"plan"))

@@ -209,6 +209,17 @@ def test_a_refit_that_disagrees_is_not_used_but_built(
     assert len(gpus.builds) == 2
 
 
+def test_a_kept_plan_that_no_longer_agrees_is_removed_and_built_anew(
+    gpus: Gpus, shipped: Package, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus.choice(shipped)
+    right, wrong = StandIn.run, iter([True])
+    monkeypatch.setattr(StandIn, "run", lambda one, batch: right(one, batch) + (9 if next(wrong, False) else 0) * batch)
+    choice = gpus.choice(shipped)
+    assert [rung for rung, _ in choice.skipped] == ["tensorrt f16"]
+    assert (choice.engine.precision, len(gpus.builds)) == ("f16", 2)
+
+
 def test_a_precision_that_cannot_be_built_gives_way_to_the_next_with_its_reason(
     gpus: Gpus, shipped: Package, monkeypatch: pytest.MonkeyPatch
 ) -> None:
