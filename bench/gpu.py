@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bench.bars import Bar, Row, keep
 from bench.gpu_subjects import AMP, DEVICE, EAGER, GRAPH_AMP, SUBJECTS, Absent, Call, build_and_refit, call_of
-from bench.networks import NETWORKS
+from bench.networks import EVERY
 from bench.record import OUT, Record
 
 RUNS = int(os.environ.get("CURIE_BENCH_RUNS", "5"))
@@ -75,7 +75,7 @@ def seconds(work: Callable[[], object]) -> float:
 def windows(record: Record, network: str, reasons: dict[str, str]) -> None:
     """Run every subject over batches of one network's windows; their answers are held against eager f32."""
     case = f"{network} window"
-    batch = torch.rand((BATCH, *NETWORKS[network].window), generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    batch = torch.rand((BATCH, *EVERY[network].window), generator=torch.Generator().manual_seed(1)).to(DEVICE)
     calls = {one: tried(reasons, f"{case}, {one}", partial(call_of, one, network)) for one in SUBJECTS}
     expected = calls[EAGER](batch).clone() if calls[EAGER] else None
     wide = float(expected.max() - expected.min()) if expected is not None else 1.0
@@ -127,7 +127,7 @@ class Batches:
 
 def refits(record: Record, reasons: dict[str, str]) -> None:
     """Build a plan anew and refit one, each until its first answer."""
-    batch = torch.rand((BATCH, *NETWORKS["UNet"].window)).to(DEVICE)
+    batch = torch.rand((BATCH, *EVERY["UNet"].window)).to(DEVICE)
     for rung in ("tensorrt", "tensorrt-rtx"):
         pair = tried(reasons, f"{REFIT}, {rung}", partial(build_and_refit, rung, "UNet"))
         if pair is None:
@@ -159,7 +159,7 @@ def print_table(rows: Sequence[Row]) -> None:
 
 def why_none(bar: Bar, reasons: dict[str, str]) -> str:
     """Return why a ratio could not be had: the first reason for one of its two rows."""
-    wanted = {f"{bar.case}, {one}" for one in (bar.subject, bar.other)}
+    wanted = {bar.case, *(f"{bar.case}, {one}" for one in (bar.subject, bar.other))}
     if bar.case == REFIT:
         wanted = {f"{REFIT}, tensorrt"}
     return next((reason for what, reason in reasons.items() if what in wanted), f"{bar.case} was not run")
@@ -188,7 +188,7 @@ def main() -> None:
     record.versions |= versions()
     record.gpu = torch.cuda.get_device_name(DEVICE)
     reasons: dict[str, str] = {}
-    for network in NETWORKS:
+    for network in EVERY:
         windows(record, network, reasons)
     tried(reasons, WHOLE, lambda: whole_volume(record, reasons))
     refits(record, reasons)

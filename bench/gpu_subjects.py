@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from appliance.errors import CurieError, EngineUnavailable
-from bench.networks import NETWORKS, exported, made
+from bench.networks import EVERY, exported, made
 
 DEVICE = torch.device("cuda:0")
 EAGER, AMP, GRAPH_F32, GRAPH_AMP = "torch eager f32", "torch AMP f16", "CUDA graph f32", "CUDA graph AMP f16"
@@ -46,7 +46,7 @@ def network_on_gpu(name: str, half: bool) -> nn.Module:
     """Return a network on the GPU; for halves in the layout that tensor cores like."""
     with saying_why():
         network = made(name).to(DEVICE)
-    volumes = len(NETWORKS[name].window) == 4
+    volumes = len(EVERY[name].window) == 4
     layout = torch.channels_last_3d if volumes else torch.channels_last
     moved: nn.Module = network.to(memory_format=layout) if half else network  # type: ignore[call-overload]
     return moved
@@ -58,7 +58,7 @@ def call_of(subject: str, name: str) -> Call:
         return planned(*PLANS[subject], name)
     half = subject in (AMP, GRAPH_AMP)
     network = network_on_gpu(name, half)
-    layout = torch.channels_last_3d if len(NETWORKS[name].window) == 4 else torch.channels_last
+    layout = torch.channels_last_3d if len(EVERY[name].window) == 4 else torch.channels_last
 
     def plain(batch: Tensor) -> Tensor:
         with torch.inference_mode(), torch.autocast("cuda", torch.float16, enabled=half, cache_enabled=False):

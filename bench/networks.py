@@ -1,4 +1,4 @@
-"""The five networks of the inference benchmarks, with fixed weights, and their ONNX graphs.
+"""The networks of the inference benchmarks, with fixed weights, and their ONNX graphs.
 
 Four are MONAI's, in the sizes of its published bundles; MeshNet, which MONAI lacks, is nine dilated convolutions.
 Weights are drawn once from a fixed seed: what a network costs does not depend on what it has learnt.
@@ -65,6 +65,13 @@ def meshnet(width: int = 11) -> nn.Module:
     return nn.Sequential(*layers, nn.Conv3d(width, 2, 1))
 
 
+def thin_unet() -> nn.Module:
+    """Return the U-Net that the shipped packages use, in brain-structures' size; it needs no MONAI."""
+    from models.networks import ThinUNet
+
+    return ThinUNet(1, 8, [12, 24, 48, 96], [1, 2, 2, 3], [1, 2, 2])
+
+
 NETWORKS = {
     one.name: one
     for one in (
@@ -75,12 +82,14 @@ NETWORKS = {
         Network("DenseNet121", densenet121, (3, 224, 224), batch=4),
     )
 }
+OURS = Network("ThinUNet", thin_unet, (1, *ROI))
+EVERY = NETWORKS | {OURS.name: OURS}
 
 
 def made(name: str, seed: int = 0) -> nn.Module:
     """Return a network in evaluation mode, each seed its own weights, no two tensors of them equal."""
     torch.manual_seed(SEED + seed)
-    network = NETWORKS[name].make()
+    network = EVERY[name].make()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.rand_like(parameter) * 0.01)
@@ -94,5 +103,5 @@ def exported(name: str, folder: Path, seed: int = 0) -> Path:
     path = folder / f"{name}.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        write_graph(made(name, seed), NETWORKS[name].window, path)
+        write_graph(made(name, seed), EVERY[name].window, path)
     return path
