@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from appliance.errors import EngineUnavailable
+from appliance.log import logger
 from models.engines import Engine, OutOfMemory, Place, first_line, judged
 from models.engines.graph import checked_graph
 from models.engines.half_graph import in_halves, recipe
@@ -94,13 +95,14 @@ class PlanSource:
             engine = self._engine(older)
             try:
                 engine.refit(self.graph())
-            except EngineUnavailable:  # a build can do what a refit cannot
-                engine.close()
-                return None
-            if self._agrees(engine):
+                reason = self._disagreement(engine)
+            except EngineUnavailable as error:
+                reason = str(error)
+            if not reason:
                 return engine
             engine.close()
-            return None
+            logger().warning("refit_refused", package=self.package.name, engine=self._name, reason=reason)
+            return None  # a build can do what a refit cannot
 
     def built(self) -> Engine:
         """Return the engine of a plan that is built now; raises EngineUnavailable."""
@@ -113,7 +115,7 @@ class PlanSource:
             if timings:
                 self.cache.write(self._timings_name, timings)
             engine = self._engine(plan)
-            self._agrees(engine, plan)
+            self._disagreement(engine, plan)
             return engine
 
     def forget(self) -> None:
@@ -125,24 +127,28 @@ class PlanSource:
         kernels = self.cache.read(kernels_name(self.key))
         return PlanEngine(self.supplier, plan, self.precision, self.device, kernels)
 
-    def _agrees(self, engine: PlanEngine, plan: bytes | None = None) -> bool:
-        """Return whether an engine agrees with the golden cases; its plan is kept if it does."""
+    def _disagreement(self, engine: PlanEngine, plan: bytes | None = None) -> str:
+        """Return why an engine may not be used; its plan is kept if there is no reason."""
         found, reason = judged(engine, self.package)
         if reason or self.cache.folder is None:
-            return not reason
+            return reason
         plan = plan or engine.serialized()
         marker = Marker(
             plan_key=self.key,
             weights_sha256=self.weights,
             plan_sha256=hashlib.sha256(plan).hexdigest(),
-            package=f"{self.package.id} {self.supplier.rung} {self.precision}",
+            package=f"{self.package.id} {self._name}",
             refittable=engine.refittable,
             parity=as_record(found),
         )
         self.cache.keep(plan, marker)
         if kernels := engine.kernels():
             self.cache.write(kernels_name(self.key), kernels)
-        return True
+        return ""
+
+    @property
+    def _name(self) -> str:
+        return f"{self.supplier.rung} {self.precision}"
 
     @property
     def _timings_name(self) -> str:
