@@ -106,6 +106,7 @@ def repeated(record: Record, case: str, subjects: Sequence[str], measure: Callab
             print(line(record.rows[-1]), flush=True)
 
 
+HEADINGS = ("CPU-s", "wall s", "peak MB", "off of range", "same labels", "before", "after")
 FIGURES = ("cpu_s", "wall_s", "peak_rss_mb", "largest_of_range", "same_labels", "pre_cpu_s", "post_cpu_s")
 
 
@@ -126,7 +127,7 @@ def medians(rows: Sequence[Row]) -> Row:
 
 def print_table(rows: Sequence[Row]) -> None:
     """Print the medians of every case and subject."""
-    print(f"\n{'medians':37}" + "".join(f"{name:>13}" for name in ("CPU-s", "wall s", "peak MB", *FIGURES[3:])))
+    print(f"\n{'medians':37}" + "".join(f"{name:>13}" for name in HEADINGS))
     for case, subject in dict.fromkeys((row["case"], row["subject"]) for row in rows):
         print(line(medians([row for row in rows if (row["case"], row["subject"]) == (case, subject)])))
 
