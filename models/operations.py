@@ -63,21 +63,26 @@ class Clip(Closed):
 
 
 class ClipPercentile(Closed):
-    """Clip values to these percentiles, of the whole volume or of its voxels that are not zero."""
+    """Clip values to these percentiles, of the whole volume or of its voxels that are not zero.
+
+    `each_slice`: slices across the third axis by themselves, as a coil's fall-off in a stack of planes needs it.
+    """
 
     op: Literal["clip_percentile"]
     lower: float = Field(ge=0, lt=100)
     upper: float = Field(gt=0, le=100)
     nonzero: bool = False
+    each_slice: bool = False
     channels: Channels = ()
 
 
 class Scale(Closed):
-    """Map the smallest value to `lowest` and the largest to `highest`, linearly."""
+    """Map the smallest value to `lowest` and the largest to `highest`, linearly; `each_slice` by itself or all."""
 
     op: Literal["scale"]
     lowest: float = 0.0
     highest: float = 1.0
+    each_slice: bool = False
     channels: Channels = ()
 
 

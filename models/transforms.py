@@ -144,9 +144,10 @@ def prepared(
     image = torch.stack([first, *others])
     if not torch.isfinite(image).all():
         raise StudyUnsuitable("the image holds values that are not finite numbers")
+    image = grid.turn.apply(image).contiguous()
     for step in steps:
         image = changed(image, step)
-    return grid.turn.apply(image).contiguous(), grid
+    return image, grid
 
 
 def on_device(voxels: npt.NDArray[Any], device: torch.device) -> Tensor:

@@ -15,16 +15,32 @@ SAME = "the image has the same value everywhere"
 
 
 def changed(image: Tensor, step: Preprocess) -> Tensor:
-    """Return `image` (channels, k, j, i) after one step; a step on the grid changes nothing here.
+    """Return `image` (channels, x, y, z) after one step; a step on the grid changes nothing here.
 
     Raises StudyUnsuitable where an image holds no picture.
     """
     if isinstance(step, GRID_STEPS):
         return image
     change = CHANGES[type(step)]
+    if getattr(step, "each_slice", False):
+        change = slice_by_slice(change)
     wanted = step.channels or range(len(image))
     channels = [change(one, step) if n in wanted else one for n, one in enumerate(image)]
     return torch.stack(channels)
+
+
+def slice_by_slice(change: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return the change applied to each slice (x, y) across z; an even slice becomes zero, for it shows nothing."""
+
+    def changed_slices(image: Tensor, step: Preprocess) -> Tensor:
+        slices = [image[..., n] for n in range(image.shape[-1])]
+        even = [bool(one.min() == one.max()) for one in slices]
+        if all(even):
+            raise StudyUnsuitable(SAME)
+        found = [torch.zeros_like(one) if flat else change(one, step) for one, flat in zip(slices, even, strict=True)]
+        return torch.stack(found, -1)
+
+    return changed_slices
 
 
 def clipped(image: Tensor, step: Clip) -> Tensor:

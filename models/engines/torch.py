@@ -63,13 +63,14 @@ class CudaEngine(TorchEngine):
         self._graphs: dict[tuple[int, ...], tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
 
     def _answer(self, batch: Tensor) -> Tensor:
-        shape = tuple(batch.shape)
-        if shape not in self._graphs:
-            self._graphs[shape] = self._captured(batch)
-        graph, given, answer = self._graphs[shape]
-        given.copy_(batch)
-        graph.replay()
-        return answer.float().clone()
+        with torch.cuda.device(self.device):  # a graph is captured on the current device
+            shape = tuple(batch.shape)
+            if shape not in self._graphs:
+                self._graphs[shape] = self._captured(batch)
+            graph, given, answer = self._graphs[shape]
+            given.copy_(batch)
+            graph.replay()
+            return answer.float().clone()
 
     def _captured(self, batch: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
         given = batch.clone(memory_format=self._layout)

@@ -21,7 +21,7 @@ INTENDED_USE = (
 )
 LIMITS = (
     "Learned from made-up tumors in made-up heads; never tried against an expert on a patient. Vessels, bone marrow, "
-    "choroid plexus and fat may be taken for enhancing tumor. Operated heads, bleeding and several tumors are not validated."
+    "choroid plexus and fat may be taken for enhancing tumor. Operated heads and several tumors are not validated."
 )
 
 

@@ -35,7 +35,8 @@ ARCHITECTURE: tuple[str, dict[str, Any]] = (
         "dimensions": 2,
     },
 )
-ROI = (160, 160)  # voxels of 1.5 mm along columns and rows
+CROP = (160, 160)  # voxels of 1.5 mm along columns and rows, around the heart: what it is trained on
+ROI = (240, 240)  # what it reads at once: a whole slice, so that the heart is near the middle of a window
 SPACING_MM = 1.5
 REAL = 0.5  # share of samples drawn from the real study, where there is one
 TRAINED_ON, HELD_BACK = "SC-HF-I-1", "SC-HF-I-2"
@@ -43,12 +44,12 @@ Slice = tuple[Tensor, Tensor]  # image (x, y) of about 0…1, labels (x, y)
 
 
 def scaled(image: Tensor) -> Tensor:
-    """Return an image clipped to its percentiles 0.5 and 99.5 and mapped to 0…1, as the package does over a volume."""
+    """Return an image clipped to its percentiles 0.5 and 99.5 and mapped to 0…1, as the package does."""
     low, high = (float(one) for one in np.percentile(image.numpy(), [0.5, 99.5]))
     return (image.clamp(low, high) - low) / max(1e-6, high - low)
 
 
-def phantom(random: torch.Generator, size: tuple[int, ...] = ROI) -> Slice:
+def phantom(random: torch.Generator, size: tuple[int, ...] = CROP) -> Slice:
     """Return a slice of a made-up chest: a bright cavity in a dark ring, another beside it, clutter."""
     x, y = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) - n / 2 for n in size), indexing="ij")
     image = uniform(random, 0.1, 0.35) + 0.08 * smooth(random, size, 6)
@@ -191,14 +192,14 @@ def lesson(cases: Path | None) -> Lesson:
 def budget(minutes: float) -> Budget:
     """Return the schedule: eight slices a step."""
     return Budget(
-        minutes, batch=8, crops=((0.0, ROI),), class_weights=(0.5, 1.5, 1.0), learning_rate=3e-3, averaging=0.99
+        minutes, batch=8, crops=((0.0, CROP),), class_weights=(0.5, 1.5, 1.0), learning_rate=3e-3, averaging=0.99
     )
 
 
 def golden() -> list[Floats]:
     """Return two phantom slices."""
     random = torch.Generator().manual_seed(1914)
-    return [phantom(random)[0].numpy()[None] for _ in range(2)]
+    return [phantom(random, ROI)[0].numpy()[None] for _ in range(2)]
 
 
 RECIPE = Recipe(

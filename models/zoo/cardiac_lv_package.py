@@ -71,8 +71,8 @@ def declaration(version: str, architecture: tuple[str, dict[str, Any]], roi: tup
         "preprocess": [
             {"op": "orient", "axcodes": "acquired"},
             {"op": "resample", "spacing_mm": [1.5, 1.5, None]},
-            {"op": "clip_percentile", "lower": 0.5, "upper": 99.5},
-            {"op": "scale", "lowest": 0.0, "highest": 1.0},
+            {"op": "clip_percentile", "lower": 0.5, "upper": 99.5, "each_slice": True},
+            {"op": "scale", "lowest": 0.0, "highest": 1.0, "each_slice": True},
         ],
         "inference": {"mode": "slices", "roi": list(roi), "overlap": 0.5, "blend": "gaussian", "batch": 8},
         "outputs": {"kind": "cine_segmentation", "segments": segments, "cavity": 1},

@@ -244,3 +244,15 @@ def test_percentiles_are_numpys_on_any_device() -> None:
     np.testing.assert_allclose(percentiles(image, 0.5, 37.0, 99.5), expected, rtol=1e-6)
     ordered = sorted_percentiles(image, 0.5, 37.0, 99.5)
     np.testing.assert_allclose(ordered, expected, rtol=1e-5)
+
+
+def test_each_slice_may_be_scaled_by_itself_and_an_even_one_shows_nothing() -> None:
+    image = torch.zeros(1, 4, 5, 3)
+    image[0, ..., 0] = torch.arange(20.0).reshape(4, 5)
+    image[0, ..., 1] = 1000 * torch.arange(20.0).reshape(4, 5)
+    image[0, ..., 2] = 7.0
+    found = changed(image, Scale(op="scale", each_slice=True))
+    assert [float(found[..., n].max()) for n in range(3)] == [1.0, 1.0, 0.0]
+    assert float(changed(image, Scale(op="scale"))[..., 0].max()) < 0.01
+    with pytest.raises(StudyUnsuitable, match="same value"):
+        changed(torch.ones(1, 4, 5, 3), Scale(op="scale", each_slice=True))
