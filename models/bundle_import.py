@@ -38,7 +38,7 @@ def import_bundle(folder: Path, out: Path, said: Said, limits: Limits | None = N
     read = understood(bundle, said)
     check_declaration(read.declared)
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=out.parent) as place:
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=out.parent.absolute()) as place:
         answer = converted(bundle, read, Path(place), limits or Limits())
         package = received(Path(place) / PACKAGE)
         report = reported(package, read, answer, out)

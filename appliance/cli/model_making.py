@@ -44,6 +44,8 @@ def import_bundle(
         numbers("--spacing", spacing, float), read_codes(codes), numbers("--nesting", nesting, int), positive,
         threshold, frozenset(leave_out or ()),
     )  # fmt: skip
+    if not json:
+        console.print("converting; minutes where the network's window is large")
     report = imported(source, out, said)
     if json:
         print_json(report)

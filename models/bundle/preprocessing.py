@@ -17,6 +17,10 @@ from models.bundle.reading import Component
 FILES = ("reader", "image_only", "ensure_channel_first", "simple_keys", "prune_meta_pattern", "prune_meta_sep",
          "expanduser", "dtype", "meta_keys", "meta_key_postfix", "overwriting", "strict_check", "channel_dim",
          "data_type", "device", "wrap_sequence", "track_meta", "allow_missing_keys", "lazy")  # fmt: skip
+HALF_A_VOXEL = (
+    "Spacingd keeps the centre of the first voxel, a package the outer faces of the image: the two grids may lie up to "
+    "half a voxel apart, and their sizes may differ by one voxel an axis"
+)
 
 
 @dataclass
@@ -54,6 +58,7 @@ def prepared(
     `axcodes`, `spacing_mm`: what a person says of the images the bundle was trained with, where it does not say.
     """
     found = Prepared(channels, dimensions, spacing_mm=list(spacing_mm) or None)
+    found.differences += [HALF_A_VOXEL] if spacing_mm else []
     for step in steps:
         arguments = Arguments(step)
         if step.name not in STEPS:
@@ -119,10 +124,7 @@ def spacing(step: Arguments, found: Prepared) -> None:
     if found.spacing_mm or found.size:
         raise step.wrong("the grid was set before")
     found.spacing_mm = [one if one > 0 else None for one in pixdim] + [None] * (3 - found.dimensions)
-    found.differences.append(
-        "Spacingd keeps the centre of the first voxel, a package the outer faces of the image: the two grids may lie "
-        "up to half a voxel apart, and their sizes may differ by one voxel an axis"
-    )
+    found.differences.append(HALF_A_VOXEL)
 
 
 def resized(step: Arguments, found: Prepared) -> None:

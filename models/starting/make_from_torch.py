@@ -5,7 +5,9 @@ package.json, to make it again.
 """
 
 import json
+import logging
 import sys
+import warnings
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -22,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 
 def main() -> None:
     """Write the package."""
+    logging.disable(logging.WARNING)  # the exporter speaks of itself
+    warnings.simplefilter("ignore")
     raw = (HERE / "package.json").read_bytes()
     declaration, declared = parse(Declaration, raw, "package.json"), json.loads(raw)
 
@@ -35,7 +39,9 @@ def main() -> None:
     try:
         network.load_state_dict(load_file(HERE / "weights.safetensors"))
     except RuntimeError as error:
-        sys.exit("weights.safetensors does not fit the architecture in package.json: " + str(error).splitlines()[-1])
+        sys.exit(
+            "weights.safetensors does not fit the architecture in package.json: " + str(error).splitlines()[-1].strip()
+        )
 
     # Golden case: one window as the network sees it after preprocess, (channels, x, y[, z]) float32. Every engine is
     # held against the answer to it. A made-up image will do, a synthetic one like real ones is better, and a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Imported]:
     for name, said in SAID.items():
         folder = tmp_path_factory.mktemp("bundles")
         bundle = bundles.write(folder / f"{name}_bundle", getattr(bundles, name)())
-        report = import_bundle(bundle, folder / "out", said)
+        with contextlib.chdir(folder):  # as a person names folders
+            report = import_bundle(Path(bundle.name), Path("out"), said)
         found[name] = Imported(load_package(folder / "out"), report)
     return found
 

@@ -166,7 +166,9 @@ def test_a_person_may_say_codes_order_and_spacing(tmp_path: Path) -> None:
     coded = {"category": {"value": "49755003", "meaning": "Morphologically Abnormal Structure"},
              "type": {"value": "108369006", "meaning": "Neoplasm"}}  # fmt: skip
     said = Said(axcodes="LPS", spacing_mm=(1, 1, 1), nesting=(2, 0, 1), codes=dict.fromkeys("abc", coded))
-    declared = understand(tmp_path, (metadata, inference), said).declared
+    read = understand(tmp_path, (metadata, inference), said)
+    declared = read.declared
+    assert any("half a voxel" in one for one in read.differences)
     assert declared["architecture"]["kwargs"]["channel_order"] == [2, 0, 1]
     assert [one["name"] for one in declared["outputs"]["segments"]] == [
         "c without what is inside", "a without what is inside", "b"
