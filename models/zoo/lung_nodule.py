@@ -34,7 +34,7 @@ ARCHITECTURE: tuple[str, dict[str, Any]] = (
 )
 ROI = (48, 48, 48)  # voxels of 2 mm along right, anterior, superior
 SPACING_MM = 2.0
-REAL = 0.5  # share of samples drawn from the real lung, where there is one
+REAL = 0.65  # share of samples drawn from the real lung, where there is one
 AIR, LUNG, SOFT, BONE = -1000.0, -860.0, 30.0, 500.0
 Sample = tuple[Tensor, Tensor]  # HU (x, y, z), classes (x, y, z)
 
@@ -155,10 +155,10 @@ def drawer(real: Sample | None) -> Draw:
 
 
 def window(real: Sample, random: torch.Generator, size: tuple[int, ...]) -> Sample:
-    """Return a window around a random voxel of the real lung, mirrored front to back half of the time."""
+    """Return a window around a voxel of the real lung or of anything known, mirrored half of the time."""
     image, classes = real
-    lung = torch.nonzero(classes == 1)
-    middle = lung[int(torch.randint(len(lung), (), generator=random))]
+    inside = torch.nonzero(classes == 1 if uniform(random, 0, 1) < 0.5 else classes != UNKNOWN)
+    middle = inside[int(torch.randint(len(inside), (), generator=random))]
     padding = [side for n in reversed(size) for side in (n // 2, n // 2)]
     wide = functional.pad(image, padding, value=AIR)
     known = functional.pad(classes, padding, value=UNKNOWN)

@@ -96,7 +96,7 @@ def declaration(version: str, architecture: tuple[str, dict[str, Any]], roi: tup
         },
         "postprocess": [
             {"op": "to_source_grid", "method": "linear_logits"},
-            {"op": "remove_small", "segments": [1], "min_volume_ml": 50.0},
+            {"op": "remove_small", "segments": [1], "min_volume_ml": 300.0},
         ],
         "precision": {"allowed": ["f32", "f16"]},
         "resources": {"memory_mb": 3000, "timeout_s": 900},
