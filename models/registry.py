@@ -19,7 +19,8 @@ from pathlib import Path
 from appliance.catalogue import Catalogue, packages
 from appliance.catalogue.connection import now
 from appliance.catalogue.packages import Change
-from appliance.errors import Missing, PackageRefused
+from appliance.errors import Missing, PackageRefused, SettingsError
+from appliance.log import logger
 from appliance.package_life import VersionRow, version_order
 from appliance.settings import Settings
 from models.archive import unpacked
@@ -167,14 +168,22 @@ class Registry:
     # --- what ships ---
 
     def adopt_shipped(self) -> None:
-        """Install what ships with this software; the first version ever seen of a package becomes active."""
+        """Install what ships with this software; the first version ever seen of a package becomes active.
+
+        One that cannot be installed is logged and never stands in the way of the others.
+        """
         for folder in sorted(path.parent for path in ZOO.glob(f"*/{MANIFEST}")):
-            package = shipped(folder)
-            with self.catalogue.read() as connection:
-                known = packages.by_digest(connection, package.digest)
-            if known is None:
-                row, _ = self._keep(folder, package)
-                self._activate_first(row)
+            try:
+                self._adopt(shipped(folder))
+            except (PackageRefused, SettingsError) as error:
+                logger().error("shipped_package_not_installed", package=folder.name, cause=str(error))
+
+    def _adopt(self, package: Package) -> None:
+        with self.catalogue.read() as connection:
+            known = packages.by_digest(connection, package.digest)
+        if known is None:
+            row, _ = self._keep(package.folder, package)
+            self._activate_first(row)
 
     def _activate_first(self, row: VersionRow) -> None:
         at = now()

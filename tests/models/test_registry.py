@@ -90,7 +90,7 @@ def test_installing_changes_nothing_until_a_person_promotes(
     promote(registry, "brain-structures@9.10.0")
     assert registry.package("brain-structures").version == "9.10.0"
     assert registry.row(f"brain-structures@{shipped.version}").state == "retired"
-    assert [one.version for one in registry.versions()] == [shipped.version, "9.10.0"]
+    assert [one.version for one in registry.versions(shipped.id)] == [shipped.version, "9.10.0"]
     with registry.catalogue.read() as connection:
         assert packages.before_active(connection, "brain-structures").version == shipped.version
 
@@ -177,3 +177,16 @@ def test_nothing_is_parsed_before_the_signature_is_found_right(
     (folder / MANIFEST).write_text("this is no JSON and must never be parsed")
     with pytest.raises(PackageRefused, match="is not one of this MANIFEST"):
         registry.install(folder, inspect)
+
+
+def test_a_shipped_package_that_cannot_be_installed_stops_nothing_else(
+    registry: Registry, shipped: Package, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(version_of(shipped, tmp_path, shipped.version), zoo / "a-conflict")  # other bytes, the same number
+    shutil.copytree(version_of(shipped, tmp_path, "0.1.0", "newcomer"), zoo / "newcomer")
+    monkeypatch.setattr("models.registry.ZOO", zoo)
+    monkeypatch.setattr("models.registry.ZOO_KEY", tmp_path / "publisher.pub")
+    again = open_registry(settings, registry.catalogue)
+    assert again.row("brain-structures").digest == shipped.digest
+    assert again.row("newcomer").state == "active"

@@ -18,7 +18,7 @@ TINY = {"inputs": 1, "classes": 2, "channels": [4, 8], "down": [1, 1], "up": [1]
 def bright_is_one(random: torch.Generator, crop: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return noise and a class that follows from it."""
     image = torch.rand(tuple(crop), generator=random)
-    return image, (image > 0.5).long()
+    return image[None], (image > 0.5).long()
 
 
 def training(folder: Path, steps: int) -> Training:
@@ -33,7 +33,7 @@ def test_it_learns_and_stops_after_its_steps(tmp_path: Path) -> None:
     network = run.run()
     image, classes = bright_is_one(torch.Generator().manual_seed(5), (8, 8, 8))
     assert run.step == 60
-    assert (network(image[None, None]).argmax(1)[0] == classes).float().mean() > 0.85
+    assert (network(image[None]).argmax(1)[0] == classes).float().mean() > 0.85
     assert json.loads((tmp_path / "log.jsonl").read_text())["step"] == 60
 
 
