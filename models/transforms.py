@@ -57,10 +57,6 @@ class Turn:
         straight = torch.flip(array, self.reversed())
         return torch.movedim(straight, [-3, -2, -1], [axis - 3 for axis in self.order])
 
-    def of(self, values: Sequence[Any]) -> tuple[Any, ...]:
-        """Return three values given by source axis in the order of the turned axes."""
-        return tuple(values[axis] for axis in self.order)
-
 
 AS_ACQUIRED = Turn((2, 1, 0), (False, False, False))
 

@@ -84,9 +84,7 @@ def _change(kind: str, name: str, by: str, reason: str, *, json: bool, config: A
 
 
 def _target(connection: Connection, kind: str, name: str, opened: Any) -> VersionRow:
-    if kind == "rollback":
-        return packages.before_active(connection, name.partition("@")[0])
-    row: VersionRow = opened.row(name)
+    row = packages.before_active(connection, name.partition("@")[0]) if kind == "rollback" else opened.row(name)
     require_change(row, "active")
     opened.load(row)  # its files are whole
     return row
