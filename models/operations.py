@@ -113,8 +113,20 @@ class ZScore(Closed):
     channels: Channels = ()
 
 
+class FillOutside(Closed):
+    """Give `value` to what is not above `threshold` and, within its slice across the third axis, joins the slice's edge.
+
+    So the air around a body in CT is told from the air within; a lung that the field of view cuts is lost with it.
+    """
+
+    op: Literal["fill_outside"]
+    threshold: float
+    value: float
+    channels: Channels = ()
+
+
 Preprocess = Annotated[
-    Orient | Resample | Resize | CropForeground | Clip | ClipPercentile | Scale | ScaleRange | ZScore,
+    Orient | Resample | Resize | CropForeground | FillOutside | Clip | ClipPercentile | Scale | ScaleRange | ZScore,
     Field(discriminator="op"),
 ]
 GRID_STEPS = (Orient, Resample, Resize, CropForeground)

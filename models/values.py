@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from appliance.errors import StudyUnsuitable
-from models.operations import GRID_STEPS, Clip, ClipPercentile, Preprocess, Scale, ScaleRange, ZScore
+from models.operations import GRID_STEPS, Clip, ClipPercentile, FillOutside, Preprocess, Scale, ScaleRange, ZScore
 
 SAME = "the image has the same value everywhere"
+IN_PLANE = np.zeros((3, 3, 3), bool)  # neighbours across an edge of the first two axes
+IN_PLANE[:, 1, 1] = IN_PLANE[1, :, 1] = True
 
 
 def changed(image: Tensor, step: Preprocess) -> Tensor:
@@ -80,6 +83,16 @@ def standardised(image: Tensor, step: ZScore) -> Tensor:
     return torch.where(counted, (image - mean) / deviation, image)
 
 
+def filled_outside(image: Tensor, step: FillOutside) -> Tensor:
+    """Return `image` with one value outside of the body; what is connected is looked for on the CPU."""
+    low = (image <= step.threshold).cpu().numpy()
+    edge = np.zeros_like(low)
+    edge[[0, -1]] = low[[0, -1]]
+    edge[:, [0, -1]] = low[:, [0, -1]]
+    outside = ndimage.binary_propagation(edge, IN_PLANE, low)
+    return torch.where(torch.from_numpy(outside).to(image.device), step.value, image)
+
+
 def percentiles(image: Tensor, *wanted: float) -> list[float]:
     """Return percentiles (0…100) of all values, linearly between neighbours."""
     if not image.numel():
@@ -97,6 +110,7 @@ def sorted_percentiles(image: Tensor, *wanted: float) -> list[float]:
 
 
 CHANGES: dict[type, Callable[..., Tensor]] = {
+    FillOutside: filled_outside,
     Clip: clipped,
     ClipPercentile: clipped_to_percentiles,
     Scale: scaled,

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from appliance.volume import Volume
-from models.operations import Orient, Resample
+from models.operations import FillOutside, Orient, Resample
 from models.synthesis import blurred, normal, smooth_field, uniform
 from models.training import UNKNOWN, Budget, Draw
 from models.transforms import Floats, prepared
-from models.zoo.lung_nodule_package import CARD, declaration
+from models.values import changed
+from models.zoo.lung_nodule_package import CARD, FILL_OUTSIDE, declaration
 from models.zoo.recipe import Lesson, Recipe
 
 CLASSES = 3  # background, lung, nodule
@@ -36,6 +37,7 @@ ROI = (48, 48, 48)  # voxels of 2 mm along right, anterior, superior
 SPACING_MM = 2.0
 REAL = 0.65  # share of samples drawn from the real lung, where there is one
 AIR, LUNG, SOFT, BONE = -1000.0, -860.0, 30.0, 500.0
+OUTSIDE = FillOutside.model_validate(FILL_OUTSIDE)  # what the package makes of the air around the body
 Sample = tuple[Tensor, Tensor]  # HU (x, y, z), classes (x, y, z)
 
 
@@ -65,7 +67,7 @@ def made_up(random: torch.Generator, size: tuple[int, ...] = ROI) -> Sample:
     image = torch.where(lung, image, soft)
     ribs = (torch.sin((z + depth * 0.4) / uniform(random, 4, 7)) > 0.55) & (depth > wall + 2) & (depth < wall + 6)
     image = torch.where(ribs, BONE, image)
-    image = torch.where(depth > wall + uniform(random, 15, 30), AIR, image)
+    image = torch.where(depth > wall + uniform(random, 15, 30), OUTSIDE.value, image)
     if uniform(random, 0, 1) < 0.5:  # heart or diaphragm
         cx, cy, cz = (uniform(random, -45, 45) for _ in range(3))
         organ = torch.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2) < uniform(random, 12, 34)
@@ -134,7 +136,7 @@ def read_left_lung(path: Path) -> Sample:
     closed = ndimage.binary_closing(lungs, np.ones((3, 3, 3), bool), iterations=3)
     classes = torch.from_numpy(closed.astype(np.int64))
     classes[classes.shape[0] // 2 - 4 :] = UNKNOWN  # the axis runs towards the patient's right
-    return hounsfield, classes
+    return changed(image, OUTSIDE)[0], classes
 
 
 def drawer(real: Sample | None) -> Draw:

@@ -11,6 +11,7 @@ CT_IMAGE, ENHANCED_CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.
 ABNORMAL = {"value": "49755003", "meaning": "Morphologically Abnormal Structure"}  # CID 7150
 LUNG = {"value": "39607008", "meaning": "Lung"}
 NODULE = {"value": "27925004", "meaning": "Nodule"}
+FILL_OUTSIDE = {"op": "fill_outside", "threshold": -400.0, "value": 0.0}  # HU: the air around the body
 
 INTENDED_USE = (
     "Shows the lungs and candidates for nodules with a score, diameter and volume in chest CT, to try the appliance "
@@ -19,7 +20,7 @@ INTENDED_USE = (
 LIMITS = (
     "Learned from made-up nodules alone, half of them in one real left lung. Vessels, scars, fluid and the hilum may "
     "be taken for nodules, and nodules under 5 mm, of ground glass or beside the wall may be missed. The score is no "
-    "probability of cancer. Works at 2 mm. One real case was looked at; no sensitivity is known."
+    "probability of cancer. A lung that the field of view cuts is taken for air around the body. Works at 2 mm. One real case was looked at; no sensitivity is known."
 )
 
 
@@ -59,6 +60,7 @@ def declaration(version: str, architecture: tuple[str, dict[str, Any]], roi: tup
         "preprocess": [
             {"op": "orient", "axcodes": "RAS"},
             {"op": "resample", "spacing_mm": [2.0, 2.0, 2.0]},
+            FILL_OUTSIDE,
             {"op": "scale_range", "a_min": -1000.0, "a_max": 400.0, "b_min": 0.0, "b_max": 1.0, "clip": True},
         ],
         "inference": {"mode": "sliding_window", "roi": list(roi), "overlap": 0.25, "blend": "gaussian", "batch": 4},
