@@ -24,7 +24,7 @@ from appliance.log import logger
 from appliance.package_life import VersionRow, version_order
 from appliance.settings import Settings
 from models.archive import unpacked
-from models.package import MANIFEST, SIGNATURE, FileList, Package, load_package, load_signed, parse, read_manifest
+from models.package import MANIFEST, Package, load_package, load_signed
 from models.signing import ZOO_KEY, Trust, key_id, read_public_key, trust_of
 
 ZOO = Path(__file__).parent / "zoo"
@@ -102,8 +102,8 @@ class Registry:
     def install(self, source: Path, inspect: Inspect, *, allow_rollback: bool = False) -> tuple[VersionRow, bool]:
         """Install the package in a folder or .zip file; returns its row, and whether it is new.
 
-        `inspect` looks into graph and weights once signature and digests are right. Nothing of a package that is
-        refused stays.
+        `inspect` looks into graph and weights once signature and digests are right. What is checked is a copy of our
+        own, and that very copy is kept; nothing of a package that is refused stays.
         """
         trust = trust_of(self.settings)
         with unpacked(source, self._staging()) as folder:
@@ -123,34 +123,40 @@ class Registry:
         return self._keep(folder, package)
 
     def _keep(self, folder: Path, package: Package) -> tuple[VersionRow, bool]:
-        """Copy the files to their place, then record the version: a row never names files that are not there."""
+        """Move the checked copy to its place, then record the version: a row never names files that are not there."""
         with self._alone():
             return self._kept(folder, package)
 
     def _kept(self, folder: Path, package: Package) -> tuple[VersionRow, bool]:
-        place = self.folder / package.id / package.version
         at = now()
         row = VersionRow(package.id, package.version, package.digest, package.signer, "installed", at, at)
         with self.catalogue.read() as connection:
             known = packages.version(connection, package.id, package.version)
-        if known is None:
-            self._put(folder, place)
-            load_package(place, package.digest)  # what was copied is what was checked
+        if known is None or (known.digest == package.digest and not self._intact(known)):
+            self._put(folder, self.place(row))
         with self.catalogue.write() as connection:
             new = packages.add(connection, row)
         return (row if new else self.row(package.name)), new
 
-    def _put(self, folder: Path, place: Path) -> None:
-        staged = self._staging() / uuid.uuid4().hex
+    def _intact(self, row: VersionRow) -> bool:
+        """Return whether signature and files of a version are those that were installed; what is damaged is logged."""
         try:
-            copy_listed(folder, staged)
-            place.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-            if place.exists():
-                shutil.rmtree(place)  # left by an installation that was cut off before its row
-            staged.rename(place)
-            sync_folder(place.parent)
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+            self.verified(row)
+        except (PackageRefused, OSError) as error:
+            logger().warning("package_damaged", package=row.name, cause=str(error))
+            return False
+        return True
+
+    def _put(self, folder: Path, place: Path) -> None:
+        """Move `folder`, a checked copy in staging, to `place`; what lies there was cut off or is damaged."""
+        seal(folder)
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        before = self._staging() / uuid.uuid4().hex
+        if os.path.lexists(place):
+            place.rename(before)
+        folder.rename(place)
+        sync(place.parent)
+        shutil.rmtree(before, ignore_errors=True)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -181,9 +187,19 @@ class Registry:
     def _adopt(self, package: Package) -> None:
         with self.catalogue.read() as connection:
             known = packages.by_digest(connection, package.digest)
+        if known is not None and self._loads(known):
+            return
+        with unpacked(package.folder, self._staging()) as folder:
+            row, _ = self._keep(folder, load_signed(folder, zoo_trust()))
         if known is None:
-            row, _ = self._keep(package.folder, package)
             self._activate_first(row)
+
+    def _loads(self, row: VersionRow) -> bool:
+        try:
+            self.load(row)
+        except (PackageRefused, OSError):
+            return False
+        return True
 
     def _activate_first(self, row: VersionRow) -> None:
         at = now()
@@ -212,29 +228,28 @@ def _loaded(folder: Path, digest: str) -> Package:
 @lru_cache(maxsize=32)
 def shipped(folder: Path) -> Package:
     """Return a package of models/zoo, signed by this software's publisher."""
+    return load_signed(folder, zoo_trust())
+
+
+def zoo_trust() -> Trust:
+    """Return the trust in this software's publisher alone."""
     key = read_public_key(ZOO_KEY)
-    return load_signed(folder, Trust({key_id(key): key}, {key_id(key): "Petite Curie"}))
+    return Trust({key_id(key): key}, {key_id(key): "Petite Curie"})
 
 
-def copy_listed(folder: Path, place: Path) -> None:
-    """Copy what MANIFEST.json names, it and its signature to `place`, synced; nothing else."""
-    names = [one.path for one in parse(FileList, read_manifest(folder), MANIFEST).files]
-    for name in (*names, MANIFEST, SIGNATURE):
-        source, target = folder / name, place / name
-        if name == SIGNATURE and not source.exists():
+def seal(folder: Path) -> None:
+    """Make every file below a folder durable and read-only, and every name in it durable."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            sync(path)
             continue
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        with source.open("rb") as reading, target.open("xb") as writing:
-            shutil.copyfileobj(reading, writing, 1 << 20)
-            writing.flush()
-            os.fsync(writing.fileno())
-        target.chmod(0o440)
-    for path in (*(one for one in place.rglob("*") if one.is_dir()), place):
-        sync_folder(path)
+        path.chmod(0o440)
+        sync(path)
+    sync(folder)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+def sync(folder: Path) -> None:
+    """Make the names in a folder durable, or the bytes of a file."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -16,7 +16,7 @@ from appliance.errors import Missing, PackageRefused, SettingsError
 from appliance.settings import Settings, parse
 from models.gate import inspect
 from models.package import MANIFEST, SIGNATURE, Package, sign_package
-from models.registry import Registry, open_registry
+from models.registry import Registry, _loaded, open_registry
 from models.signing import make_key, read_private_key
 
 
@@ -190,3 +190,63 @@ def test_a_shipped_package_that_cannot_be_installed_stops_nothing_else(
     again = open_registry(settings, registry.catalogue)
     assert again.row("brain-structures").digest == shipped.digest
     assert again.row("newcomer").state == "active"
+
+
+def test_what_is_checked_is_what_is_kept_whatever_happens_to_the_source_meanwhile(
+    registry: Registry, shipped: Package, tmp_path: Path
+) -> None:
+    folder = version_of(shipped, tmp_path, "9.9.0")
+    outside = folder.parent / "canary.txt"
+    outside.write_text("written from outside")
+
+    def meanwhile(package: Package) -> None:
+        listed = json.loads((folder / MANIFEST).read_bytes())
+        listed["files"] = [{"path": "../canary.txt", "size": 1, "sha256": "0" * 64}]
+        (folder / MANIFEST).write_text(json.dumps(listed))
+        (folder / "card.md").write_text("another card")
+
+    row, _ = registry.install(folder, meanwhile)
+    assert registry.verified(row).path("card.md").read_text() == shipped.path("card.md").read_text()
+    assert not list(registry.settings.data_dir.rglob("canary.txt"))
+
+
+def test_nothing_of_a_refused_package_stays(registry: Registry, shipped: Package, tmp_path: Path) -> None:
+    folder = version_of(shipped, tmp_path, "9.9.0")
+
+    def refusing(package: Package) -> None:
+        raise PackageRefused("no")
+
+    with pytest.raises(PackageRefused, match="no"):
+        registry.install(folder, refusing)
+    (folder / "link").symlink_to("/etc/passwd")
+    with pytest.raises(PackageRefused, match="link: links and devices"):
+        registry.install(folder, inspect)
+    assert list((registry.folder / ".staging").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["card.md", MANIFEST, SIGNATURE])
+def test_installing_a_damaged_version_again_repairs_it(
+    registry: Registry, shipped: Package, tmp_path: Path, name: str
+) -> None:
+    folder = version_of(shipped, tmp_path, "9.9.0")
+    row, _ = registry.install(folder, inspect)
+    spoil(registry.place(row) / name)
+    with pytest.raises(PackageRefused):
+        registry.verified(row)
+    assert registry.install(folder, inspect)[1] is False
+    assert registry.verified(row).digest == row.digest
+    assert list((registry.folder / ".staging").iterdir()) == []
+
+
+def spoil(path: Path) -> None:
+    path.chmod(0o640)
+    path.write_text("damaged")
+
+
+def test_a_damaged_package_that_ships_is_repaired_at_the_next_start(registry: Registry) -> None:
+    row = registry.row("brain-structures")
+    spoil(registry.place(row) / "card.md")
+    _loaded.cache_clear()  # as in a new process
+    again = open_registry(registry.settings, registry.catalogue)
+    assert again.verified(row).digest == row.digest
+    assert again.row("brain-structures").state == "active"
