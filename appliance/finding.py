@@ -41,6 +41,7 @@ class Finding:
     operating_point: float | None = None  # the probability from which on it is reported as present
     laterality: Code | None = None
     curve: tuple[tuple[float, float], ...] = ()  # over time: (ms, ml)
+    candidate: bool = False  # one of several alike, told apart by nothing that holds over time
 
 
 ML = Code("ml", "UCUM", "milliliter")

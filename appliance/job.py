@@ -50,6 +50,26 @@ def job_id(input_set: str, package_digest: str) -> str:
 
 
 @dataclass(frozen=True)
+class ObjectReference:
+    """A DICOM object that another one points at."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What an earlier study's result says of a finding that is tracked."""
+
+    tracking_uid: str
+    study_date: str  # YYYYMMDD
+    values: tuple[tuple[str, str, float], ...]  # code value of the measurement, UCUM unit, number
+    report: ObjectReference
+
+
+@dataclass(frozen=True)
 class ResultContext:
     """All that a result object says of its making, apart from images and findings."""
 
@@ -64,12 +84,16 @@ class ResultContext:
     engine: str  # rung of the ladder that ran, e.g. "openvino"
     precision: str  # e.g. "f32"
     made_at: datetime  # fixed when results are first made: content date and time of every object
-    writer_version: int = 2  # of segmentation.py and report.py; new bytes need a new number
+    writer_version: int = 3  # of the writers of results; new bytes need a new number
     report_settings: str = ""  # whatever else of the settings changes bytes
     skipped: tuple[tuple[str, str], ...] = ()  # rungs above the engine, and why they were not taken
     located_by: str = ""  # the package that found where to look, "id@version"
-    supersedes: tuple[str, ...] = ()  # SOP Instance UIDs of results that these replace
+    supersedes: tuple[ObjectReference, ...] = ()  # results that these replace
     not_for_clinical_use: bool = True
+    weights_digest: str = ""  # SHA-256 of weights.safetensors
+    training_round: str = ""  # federated round that made the weights
+    patient_key: str = ""  # the catalogue's digest that tells patients apart
+    priors: tuple[Prior, ...] = ()  # of this patient and package, the latest of each tracked finding
 
     def uid(self, role: str, ordinal: int = 0) -> str:
         """Return the UID of the object or tracked finding `role`, always the same for this context."""
@@ -82,6 +106,18 @@ class ResultContext:
             self.precision,
             [list(one) for one in self.skipped],
             self.located_by,
+            [one.sop_instance_uid for one in self.supersedes],
+            [[one.tracking_uid, one.report.sop_instance_uid] for one in self.priors],
             role,
             ordinal,
         )
+
+    def tracking_uid(self, of: str, ordinal: int = 0) -> str:
+        """Return the Tracking Unique Identifier of something that a package names, e.g. a structure by code and side.
+
+        The same in every study of a patient, whatever version of the package reads it, so that results can be
+        followed over time. Without a known patient it is this job's alone, as every one with an `ordinal` is.
+        """
+        if not self.patient_key or ordinal:
+            return self.uid(f"tracking-{of}", ordinal)
+        return derived_uid(self.appliance_uid, "tracking", self.patient_key, self.package, of)

@@ -20,7 +20,8 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 
 from appliance.finding import Code
-from appliance.job import ResultContext
+from appliance.growth import OWN_CODES
+from appliance.job import ObjectReference, ResultContext
 from dicom_nodes import codes
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.source import UNICODE, SourceHeaders
@@ -67,6 +68,29 @@ SEGMENTATION_SERIES = Series("seg", 901, "segmentation")
 SYSTOLE_SERIES = Series("seg-systole", 903, "end-systole")
 CURVE_SERIES = Series("curve", 904, "volume curve")
 REPORT_SERIES = Series("sr", 902, "report")
+
+
+def segmentation_series(part: int) -> Series:
+    """Return the series of one of several Segmentations that a label map is split into, the first being 0."""
+    return Series(f"seg-{part + 1}", 920 + part, f"segmentation, part {part + 1}") if part else SEGMENTATION_SERIES
+
+
+def reference(context: ResultContext, series: Series, sop_class_uid: str) -> ObjectReference:
+    """Return the reference to the object that `stamp` marks for this context and series."""
+    return ObjectReference(sop_class_uid, context.uid(series.role), context.uid(f"{series.role}-series"))
+
+
+def study_date(source: SourceHeaders) -> str:
+    """Return the Study Date of the images, YYYYMMDD, or nothing."""
+    return str(source.header.get("StudyDate", "") or "")
+
+
+def name_own_codes(ds: Dataset) -> None:
+    """Say whose the codes of scheme 99PCURIE are (PS3.3 C.12.1, Coding Scheme Identification)."""
+    item = Dataset()
+    item.CodingSchemeDesignator, item.CodingSchemeName = OWN_CODES, "Petite Curie codes"
+    item.CodingSchemeResponsibleOrganization = MANUFACTURER
+    ds.CodingSchemeIdentificationSequence = [item]
 
 
 def stamp(ds: Dataset, source: SourceHeaders, context: ResultContext, series: Series) -> None:
@@ -168,9 +192,11 @@ def _processing(context: ResultContext, made_at: datetime) -> Dataset:
 
 def provenance(context: ResultContext) -> dict[str, str]:
     """Return what tells this run from any other, as name → value."""
+    told = {"weights": context.weights_digest, "round": context.training_round}
     return {
         "package": f"{context.package} {context.package_version}",
         "digest": context.package_digest,
+        **{name: value for name, value in told.items() if value},
         "engine": f"{context.engine} {context.precision}",
         "job": context.job_id,
     }

@@ -1,55 +1,49 @@
-"""Findings → one Comprehensive 3D SR, TID 1500 Measurement Report (PS3.16).
+"""Findings → one Comprehensive 3D SR, TID 1500 Measurement Report (PS3.16): the root of a job's result set.
 
 Each finding is in it twice under one tracking UID: as the segment with its measurements (TID 1411), and as its
 outline on the slice where it is largest (TID 1410), because viewers draw outlines but not every one of them opens
-segments. The numbers are the findings', never measured here. No value may depend on clock or chance.
+segments. Every report says in a code whether something was found, nothing was found, or nothing could be computed
+(CID 6047). No value may depend on clock or chance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from highdicom import sr
 from pydicom import Dataset
 
-from appliance.finding import ML, PERCENT, VOLUME, Finding, Measurement
-from appliance.job import ResultContext
+from appliance.finding import Code, Finding
+from appliance.growth import sentence_of
+from appliance.job import ObjectReference, ResultContext
 from appliance.volume import Volume
 from dicom_nodes import codes, origin
 from dicom_nodes.codes import concept
-from dicom_nodes.contours import outlines
 from dicom_nodes.elements import references, sequence, text
-from dicom_nodes.label_maps import LabelMap, Segments
+from dicom_nodes.label_maps import LabelMap
 from dicom_nodes.label_maps import segments as find_segments
+from dicom_nodes.measurement_groups import Content, groups_of
 from dicom_nodes.pydicom_quiet import lenient
-from dicom_nodes.segmentation import SOP_CLASS_UID as SEGMENTATION_STORAGE
-from dicom_nodes.segmentation import tracking_id
+from dicom_nodes.segmentation import SegmentReference
 from dicom_nodes.source import SourceHeaders
 
 SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.88.34"
 NO_REVIEW = "Made by software without a physician's review."
 PLACEHOLDER = "1.2.3"
 
-
 Input = tuple[str, Sequence[tuple[str, str]]]  # Series Instance UID, its (SOP Class UID, SOP Instance UID)
+NOTHING_HELD: Mapping[int, SegmentReference] = {}
 
 
 @dataclass(frozen=True)
-class _Content:
-    """What every part of the report is made from."""
+class Companion:
+    """Another object of the result set, and what it is to the report (PS3.16 CID 7003 and others)."""
 
-    label_map: LabelMap
-    volume: Volume
-    source: SourceHeaders
-    context: ResultContext
-    segments: Segments
-    algorithm: sr.AlgorithmIdentification
-    with_segmentation: bool
-    inputs: Sequence[Input]
-    pictures: Sequence[tuple[str, str, str]]  # further results of the set: SOP Class, SOP Instance, Series UID
+    at: ObjectReference
+    purpose: Code
+    is_image: bool
 
 
 def write_report(
@@ -58,47 +52,95 @@ def write_report(
     volume: Volume,
     source: SourceHeaders,
     context: ResultContext,
-    segmentation: bytes | None = None,
+    segments_in: Mapping[int, SegmentReference] = NOTHING_HELD,
     inputs: Sequence[Input] = (),
-    pictures: Sequence[tuple[str, str, str]] = (),
+    companions: Sequence[Companion] = (),
+    series: origin.Series = origin.REPORT_SERIES,
 ) -> bytes:
     """Return a complete Part 10 file, the same bytes for the same arguments.
 
-    `inputs`: all images that were read, where they are more than those of `source`; `pictures`: SOP Class, SOP
-    Instance and Series Instance UID of what else belongs to the result set. `segmentation` is what
-    write_segmentation made of the same arguments, or None where there is none: then each finding stands with its
-    outline only. A finding without a voxel is coded as absent. Raises ResultRejected when the label map is on
-    another grid than the volume or holds a label that is no finding's.
+    `segments_in`: label → where a Segmentation holds that finding; without it a finding stands with its outline
+    only. `inputs`: all images that were read, where they are more than those of `source`. `companions`: the further
+    objects of the result set, to which the report refers. A finding without a voxel is coded as absent. Raises
+    ResultRejected when the label map is on another grid than the volume or holds a label that is no finding's.
     """
     segments = find_segments(label_map, volume, findings)
-    read = inputs or [(volume.series_instance_uid, source.instances)]
-    content = _Content(
-        label_map, volume, source, context, segments, _algorithm(context), segmentation is not None, read, pictures
-    )
+    content = Content(label_map, volume, source, context, segments, segments_in)
+    there = bool(segments.findings) or any(one.present and not one.segment_number for one in findings)
+    said = [*_remarks(findings, there, content), *_making(context)]
     with lenient():
         keys = sorted({segments.key_slice(finding) for finding in segments.findings})
         images = [_image(source, volume, k) for k in keys]
-        groups: list[Any] = []
-        for finding in segments.findings:
-            if content.with_segmentation:
-                groups.append(_segment_group(finding, content))
-            groups.append(_outline_group(finding, content))
-        for finding in findings:
-            if not finding.segment_number:
-                groups.append(_group_of_the_whole(finding, content))
-            groups += _curve_groups(finding, content)
-        ds = _document(groups, images, content)
-        ds.ContentSequence.extend([*_absent(findings, content), *_comments(findings, content)])
-        origin.stamp(ds, source, context, origin.REPORT_SERIES)
-        del ds.CurrentRequestedProcedureEvidenceSequence
-        return origin.part10(ds, {0x0040A375: _evidence(content)})
+        groups = groups_of(findings, content)
+        ds = _document(groups, images, volume.modality, context)
+        absent = [one for one in findings if one.segment_number and one not in segments.findings]
+        summary = codes.WITH_FINDINGS if there else codes.WITHOUT_FINDINGS
+        ds.ContentSequence.extend([_evaluations(summary, absent), *_comments(said), *_pointers(companions)])
+        read = inputs or [(volume.series_instance_uid, source.instances)]
+        held = dict.fromkeys(one.object for one in segments_in.values())
+        return _finished(ds, source, context, series, read, [*held, *(one.at for one in companions)])
 
 
-def _document(groups: Sequence[Any], images: Sequence[Dataset], content: _Content) -> Dataset:
+def write_failure(reason: str, source: SourceHeaders, inputs: Sequence[Input], context: ResultContext) -> bytes:
+    """Return the report of a study of which no result could be made, with the reason (CID 6047, 111245).
+
+    `reason`: one sentence without patient data. A file like that of write_report; silence would look like normal.
+    """
+    with lenient():
+        modality = str(source.header.get("Modality", "OT"))
+        ds = _document([], [], modality, context)
+        said = [_warning(context), f"No result: {reason}", *_superseding(context)]
+        ds.ContentSequence.extend([_evaluations(codes.NOT_COMPUTED, []), *_comments(said)])
+        return _finished(ds, source, context, origin.REPORT_SERIES, inputs, [])
+
+
+def _finished(
+    ds: Dataset,
+    source: SourceHeaders,
+    context: ResultContext,
+    series: origin.Series,
+    inputs: Sequence[Input],
+    others: Sequence[ObjectReference],
+) -> bytes:
+    """Return the file: identity, evidence, predecessors, reports of earlier studies."""
+    origin.stamp(ds, source, context, series)
+    del ds.CurrentRequestedProcedureEvidenceSequence
+    study = source.header["StudyInstanceUID"].value
+    here = [*inputs, *((one.series_instance_uid, [_pair(one)]) for one in others)]
+    encoded = {0x0040A375: sequence(0x0040A375, _evidence(study, here))}
+    before = [one for one in context.supersedes if one.sop_class_uid == SOP_CLASS_UID]
+    if before:
+        encoded[0x0040A360] = sequence(0x0040A360, *(_elsewhere(one) for one in before))
+    told = sorted({one.report for one in context.priors}, key=lambda one: one.sop_instance_uid)
+    if told:
+        origin.name_own_codes(ds)
+        encoded[0x0040A385] = sequence(0x0040A385, *(_elsewhere(one) for one in told))
+    return origin.part10(ds, encoded)
+
+
+def _pair(one: ObjectReference) -> tuple[str, str]:
+    return one.sop_class_uid, one.sop_instance_uid
+
+
+def _elsewhere(one: ObjectReference) -> bytes:
+    return _evidence(one.study_instance_uid, [(one.series_instance_uid, [_pair(one)])])
+
+
+def _evidence(study_instance_uid: str, by_series: Sequence[Input]) -> bytes:
+    """Return an item of hierarchical references (PS3.3 Table C.17-3a), UIDs letter for letter."""
+    listed = [_evidence_series(series, instances) for series, instances in by_series]
+    return sequence(0x00081115, *listed) + text(0x0020000D, b"UI", study_instance_uid)
+
+
+def _evidence_series(series_instance_uid: str, instances: Sequence[tuple[str, str]]) -> bytes:
+    return sequence(0x00081199, *references(instances)) + text(0x0020000E, b"UI", series_instance_uid)
+
+
+def _document(groups: Sequence[Any], images: Sequence[Dataset], modality: str, context: ResultContext) -> Dataset:
     """Return highdicom's document around the measurement groups."""
-    procedure = codes.PROCEDURE_REPORTED.get(content.volume.modality, codes.ANY_PROCEDURE)
+    procedure = codes.PROCEDURE_REPORTED.get(modality, codes.ANY_PROCEDURE)
     report = sr.MeasurementReport(
-        observation_context=sr.ObservationContext(observer_device_context=_observer(content.context)),
+        observation_context=sr.ObservationContext(observer_device_context=_observer(context)),
         procedure_reported=concept(procedure),
         imaging_measurements=groups or [_stand_in()],
         title=concept(codes.IMAGING_MEASUREMENT_REPORT),
@@ -106,7 +148,7 @@ def _document(groups: Sequence[Any], images: Sequence[Dataset], content: _Conten
         referenced_images=images,
     )
     ds = sr.Comprehensive3DSR(
-        evidence=[_segmentation(content.context)],
+        evidence=[_nothing()],
         content=_root(report[0]),
         series_instance_uid=PLACEHOLDER,
         series_number=1,
@@ -146,113 +188,6 @@ def _observer(context: ResultContext) -> sr.ObserverContext:
     return sr.ObserverContext(concept(codes.DEVICE), attributes)
 
 
-def _segment_group(finding: Finding, content: _Content) -> sr.VolumetricROIMeasurementsAndQualitativeEvaluations:
-    """Return the segment and its measurements (TID 1411)."""
-    series = sr.SourceSeriesForSegmentation(content.volume.series_instance_uid)
-    return sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        referenced_segment=sr.ReferencedSegment(
-            SEGMENTATION_STORAGE,
-            content.context.uid(origin.SEGMENTATION_SERIES.role),
-            content.segments.number(finding),
-            source_series=series,
-        ),
-        measurements=_measurements(finding) or None,
-        **_common_rows(finding, content),
-    )
-
-
-def _group_of_the_whole(finding: Finding, content: _Content) -> sr.MeasurementsAndQualitativeEvaluations:
-    """Return what was found of the study as a whole, present or absent, with its probability (TID 1501)."""
-    said = sr.QualitativeEvaluation(concept(finding.code), concept(codes.PRESENT if finding.present else codes.ABSENT))
-    return sr.MeasurementsAndQualitativeEvaluations(
-        measurements=_measurements(finding) or None,
-        qualitative_evaluations=[said] if finding.probability is not None else None,
-        **_common_rows(finding, content),
-    )
-
-
-def _curve_groups(finding: Finding, content: _Content) -> list[sr.MeasurementsAndQualitativeEvaluations]:
-    """Return the volume at each moment of a beat, timed from the R-wave (TID 1501 with TID 1502)."""
-    groups = []
-    for n, (ms, ml) in enumerate(finding.curve, start=1):
-        since = sr.LongitudinalTemporalOffsetFromEvent(round(ms, 3), concept(codes.MILLISECOND), concept(codes.R_WAVE))
-        moment = sr.TimePointContext(time_point=f"phase {n}", time_point_order=n, temporal_offset_from_event=since)
-        groups.append(
-            sr.MeasurementsAndQualitativeEvaluations(
-                time_point_context=moment,
-                measurements=[_measurement(Measurement(VOLUME, ml, ML))],
-                **_common_rows(finding, content),
-            )
-        )
-    return groups
-
-
-def _measurements(finding: Finding) -> list[sr.Measurement]:
-    """Return a finding's numbers, its probability the last."""
-    found = [*finding.measurements]
-    if finding.probability is not None:
-        found.append(Measurement(codes.CERTAINTY, 100 * finding.probability, PERCENT))
-    return [_measurement(one) for one in found]
-
-
-def _outline_group(finding: Finding, content: _Content) -> sr.PlanarROIMeasurementsAndQualitativeEvaluations:
-    """Return the outline of the largest part in the key slice (TID 1410)."""
-    k = content.segments.key_slice(finding)
-    frame = content.source.frames[k]
-    image = sr.SourceImageForRegion(
-        frame.sop_class_uid, frame.sop_instance_uid, [frame.frame] if frame.frame is not None else None
-    )
-    ring = outlines(content.label_map[k] == finding.segment_number)[0]
-    measured = [] if content.with_segmentation else _measurements(finding)
-    area = _measurement(_slice_area(finding, k, content))
-    return sr.PlanarROIMeasurementsAndQualitativeEvaluations(
-        referenced_region=sr.ImageRegion(sr.GraphicTypeValues.POLYLINE, ring.astype(np.float32), image),
-        measurements=[*measured, area],
-        **_common_rows(finding, content),
-    )
-
-
-def _common_rows(finding: Finding, content: _Content) -> dict[str, Any]:
-    """Return the rows that both groups of one finding share."""
-    identifier = tracking_id(finding, content.context)
-    return {
-        "tracking_identifier": sr.TrackingIdentifier(finding.tracking_uid, identifier),
-        "finding_category": concept(finding.category),
-        "finding_type": concept(finding.code),
-        "finding_sites": _sites(finding),
-        "algorithm_id": content.algorithm,
-    }
-
-
-def _sites(finding: Finding) -> list[sr.FindingSite] | None:
-    """Return where the finding is, with its side."""
-    place = finding.site or (finding.code if finding.laterality else None)
-    if place is None:
-        return None
-    return [sr.FindingSite(concept(place), concept(finding.laterality) if finding.laterality else None)]
-
-
-def _algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
-    """Return TID 4019 with package, version, digest, engine and job as parameters."""
-    return sr.AlgorithmIdentification(
-        name=context.package,
-        version=context.package_version,
-        parameters=[f"{name}={value}" for name, value in origin.provenance(context).items()],
-        family=concept(codes.ARTIFICIAL_INTELLIGENCE),
-    )
-
-
-def _measurement(one: Measurement) -> sr.Measurement:
-    return sr.Measurement(concept(one.name), float(f"{one.value:.8g}"), concept(one.unit))
-
-
-def _slice_area(finding: Finding, k: int, content: _Content) -> Measurement:
-    """Return the area of all voxels of the segment in one slice, mm²."""
-    _, between_rows, between_columns = content.volume.spacing_mm
-    voxels = int((content.label_map[k] == finding.segment_number).sum())
-    return Measurement(codes.AREA, voxels * between_rows * between_columns, codes.SQUARE_MM)
-
-
 def _image(source: SourceHeaders, volume: Volume, k: int) -> Dataset:
     """Return a stand-in for the image of one slice: what evidence and image library say of it."""
     plane, frame, ds = source.planes[k], source.frames[k], _nobody()
@@ -274,63 +209,70 @@ def _nobody() -> Dataset:
     return ds
 
 
-def _segmentation(context: ResultContext) -> Dataset:
-    """Return a stand-in for the Segmentation."""
+def _nothing() -> Dataset:
+    """Return a stand-in for evidence: highdicom wants some, the true one is put in at the end."""
     ds = _nobody()
-    ds.SeriesInstanceUID = context.uid("seg-series")
-    ds.SOPClassUID, ds.SOPInstanceUID = SEGMENTATION_STORAGE, context.uid("seg")
+    ds.SeriesInstanceUID = ds.SOPInstanceUID = PLACEHOLDER
+    ds.SOPClassUID = SOP_CLASS_UID
     return ds
 
 
-def _absent(findings: Sequence[Finding], content: _Content) -> list[sr.ContainerContentItem]:
-    """Return the findings without a voxel, coded as absent (TID 1500, Qualitative Evaluations)."""
-    there = content.segments.findings
-    absent = [finding for finding in findings if finding.segment_number and finding not in there]
-    if not absent:
-        return []
+def _evaluations(summary: Code, absent: Sequence[Finding]) -> sr.ContainerContentItem:
+    """Return what is said of the whole: found, not found or not computed; and each finding that is absent."""
     contains = sr.RelationshipTypeValues.CONTAINS
     container = sr.ContainerContentItem(concept(codes.QUALITATIVE_EVALUATIONS), relationship_type=contains)
+    said = [(codes.FINDINGS_SUMMARY, summary), *((one.code, codes.ABSENT) for one in absent)]
     container.ContentSequence = sr.ContentSequence(
-        [sr.CodeContentItem(concept(finding.code), concept(codes.ABSENT), contains) for finding in absent]
+        [sr.CodeContentItem(concept(name), concept(value), contains) for name, value in said]
     )
-    return [container]
+    return container
 
 
-def _comments(findings: Sequence[Finding], content: _Content) -> list[sr.TextContentItem]:
+def _pointers(companions: Sequence[Companion]) -> list[Any]:
+    """Return references to the other objects of the set: images, and documents."""
+    contains = sr.RelationshipTypeValues.CONTAINS
+    return [
+        (sr.ImageContentItem if one.is_image else sr.CompositeContentItem)(
+            concept(one.purpose), one.at.sop_class_uid, one.at.sop_instance_uid, relationship_type=contains
+        )
+        for one in companions
+    ]
+
+
+def _comments(said: Sequence[str]) -> list[sr.TextContentItem]:
     """Return what a reader must know beside the numbers, as text items (TID 1500 is extensible)."""
-    context = content.context
-    said = [f"Not for clinical use. {NO_REVIEW}" if context.not_for_clinical_use else NO_REVIEW]
-    of_the_whole = any(one.present and not one.segment_number for one in findings)
-    if not content.segments.findings and not of_the_whole:
-        said.append("Nothing was found.")
-    for point in sorted({one.operating_point for one in findings if one.operating_point is not None}):
-        said.append(f"Reported as present from a probability of {100 * point:g} % on.")
-    if content.volume.frame_of_reference_derived:
-        said.append("The images have no common Frame of Reference; the one used here was made for this series.")
-    said.append(_computed_by(context))
-    if context.supersedes:
-        said.append(f"Supersedes: {', '.join(context.supersedes)}.")
     contains = sr.RelationshipTypeValues.CONTAINS
     return [sr.TextContentItem(concept(codes.COMMENT), one, contains) for one in said]
 
 
-def _computed_by(context: ResultContext) -> str:
-    """Return which engine ran, and why none above it."""
+def _warning(context: ResultContext) -> str:
+    return f"Not for clinical use. {NO_REVIEW}" if context.not_for_clinical_use else NO_REVIEW
+
+
+def _remarks(findings: Sequence[Finding], there: bool, content: Content) -> list[str]:
+    """Return sentences on what was found."""
+    said = [_warning(content.context)]
+    if not there:
+        said.append("Nothing was found.")
+    for point in sorted({one.operating_point for one in findings if one.operating_point is not None}):
+        said.append(f"Reported as present from a probability of {100 * point:g} % on.")
+    day = origin.study_date(content.source)
+    compared = (sentence_of(one, content.context.priors, day) for one in findings)
+    said += [sentence for sentence in compared if sentence]
+    if content.volume.frame_of_reference_derived:
+        said.append("The images have no common Frame of Reference; the one used here was made for this series.")
+    return said
+
+
+def _making(context: ResultContext) -> list[str]:
+    """Return sentences on what computed it, and what it replaces."""
     ran = f"Computed by {context.engine} {context.precision}"
     located = f", where {context.located_by} found the region" if context.located_by else ""
     passed_over = "; ".join(f"{rung} ({reason})" for rung, reason in context.skipped)
-    return f"{ran}{located}. Not used: {passed_over}." if passed_over else f"{ran}{located}."
+    not_used = f" Not used: {passed_over}." if passed_over else ""
+    return [f"{ran}{located}.{not_used}", *_superseding(context)]
 
 
-def _evidence(content: _Content) -> bytes:
-    """Return Current Requested Procedure Evidence: every image and every other result (PS3.3 C.17.2)."""
-    made = (SEGMENTATION_STORAGE, content.context.uid("seg"))
-    images = [_evidence_series(series, instances) for series, instances in content.inputs]
-    results = [_evidence_series(content.context.uid("seg-series"), [made])] if content.with_segmentation else []
-    results += [_evidence_series(series, [(kind, one)]) for kind, one, series in content.pictures]
-    study = text(0x0020000D, b"UI", content.source.header["StudyInstanceUID"].value)
-    return sequence(0x0040A375, sequence(0x00081115, *images, *results) + study)
-
-
-def _evidence_series(series_instance_uid: str, instances: Sequence[tuple[str, str]]) -> bytes:
-    return sequence(0x00081199, *references(instances)) + text(0x0020000E, b"UI", series_instance_uid)
+def _superseding(context: ResultContext) -> list[str]:
+    uids = ", ".join(one.sop_instance_uid for one in context.supersedes)
+    return [f"Supersedes: {uids}."] if uids else []

@@ -8,6 +8,7 @@ change a voxel: what is read back equals the label map.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import highdicom as hd
 import numpy as np
@@ -15,7 +16,7 @@ from pydicom import Dataset
 
 from appliance.errors import ResultRejected
 from appliance.finding import Finding
-from appliance.job import ResultContext
+from appliance.job import ObjectReference, ResultContext
 from appliance.volume import Volume
 from dicom_nodes import codes, origin
 from dicom_nodes.codes import concept
@@ -36,6 +37,36 @@ PER_FRAME = (
 )
 CONTENT_LABEL = "AI_SEG"
 PLACEHOLDER = "1.2.3"  # UIDs that are replaced
+
+
+@dataclass(frozen=True)
+class SegmentReference:
+    """Where one finding is to be found: a Segmentation and its Segment Number."""
+
+    object: ObjectReference
+    number: int
+
+    @property
+    def sop_class_uid(self) -> str:
+        """SOP Class UID of the Segmentation."""
+        return self.object.sop_class_uid
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """SOP Instance UID of the Segmentation."""
+        return self.object.sop_instance_uid
+
+
+def segment_references(
+    findings: Sequence[Finding],
+    context: ResultContext,
+    series: origin.Series = origin.SEGMENTATION_SERIES,
+    sop_class_uid: str = SOP_CLASS_UID,
+) -> dict[int, SegmentReference]:
+    """Return label → reference for findings that have voxels, as write_segmentation numbers them."""
+    held = origin.reference(context, series, sop_class_uid)
+    labels = sorted(one.segment_number for one in findings if one.segment_number)
+    return {label: SegmentReference(held, number) for number, label in enumerate(labels, 1)}
 
 
 def write_segmentation(

@@ -165,7 +165,7 @@ def candidates_of(reading: Reading, volume: Volume, outputs: Detection) -> tuple
     found = []
     for n, score in enumerate(reading.scores):
         one = finding(segment, first + n, f"{segment.name} {n + 1}", reading.label_maps[0], volume)
-        found.append(with_probability(one, score, outputs.candidates.min_score))
+        found.append(replace(with_probability(one, score, outputs.candidates.min_score), candidate=True))
     return tuple(found)
 
 
@@ -198,13 +198,15 @@ def of_the_whole(name: str, code: Code, site: Code | None) -> Finding:
 
 
 def beat_of(label_maps: Sequence[Labels], volumes: Sequence[Volume], outputs: CineSegmentation) -> Beat:
-    """Return where the cavity is largest and smallest; ResultRejected where there is none."""
+    """Return where the cavity is largest and smallest; ResultRejected where a phase shows none, which no heart does."""
     ml = tuple(
         int((label_map == outputs.cavity).sum()) * volume.voxel_ml
         for label_map, volume in zip(label_maps, volumes, strict=True)
     )
     if max(ml) <= HARDLY_ANY_ML:
         raise ResultRejected("no cavity was found in any phase")
+    if min(ml) <= HARDLY_ANY_ML:
+        raise ResultRejected(f"no cavity was found in phase {int(np.argmin(ml)) + 1} of {len(ml)}")
     return Beat(int(np.argmax(ml)), int(np.argmin(ml)), ml)
 
 

@@ -114,7 +114,7 @@ class ZScore(Closed):
 
 
 class FillOutside(Closed):
-    """Give `value` to what is not above `threshold` and, within its slice across the third axis, joins the slice's edge.
+    """Give `value` to what is not above `threshold` and joins its slice's edge, slices being across the third axis.
 
     So the air around a body in CT is told from the air within; a lung that the field of view cuts is lost with it.
     """

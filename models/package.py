@@ -75,6 +75,12 @@ class Package:
         """What the package needs of the series of each input, in the order of the network's channels."""
         return {one.name: one.requirement.as_series_requirement() for one in self.manifest.inputs}
 
+    @property
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights, as the manifest lists it."""
+        listed = parse(FileList, read_manifest(self.folder), MANIFEST)
+        return next((one.sha256 for one in listed.files if one.path == "weights.safetensors"), "")
+
     def path(self, name: str) -> Path:
         """Return the path of one of the package's files."""
         return self.folder / name

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from appliance.finding import Finding
-from appliance.job import ResultContext
+from appliance.job import Prior, ResultContext
 from appliance.volume import Volume
+from dicom_nodes import origin
 from dicom_nodes.volume_reader import read_sequence, read_series
 from models.measure import measure
 from models.package import Package
 from models.reading import Reading
-from workers.result_set import MadeObject, Moment, written
+from workers.result_set import ALWAYS, MadeObject, Moment, written
 
 FIRST_OF_THE_WHOLE = 1000  # ordinal of the first finding that is no segment
 
@@ -44,6 +45,8 @@ class Made:
     findings: tuple[Finding, ...]
     inferred: Inferred
     timings: dict[str, float]  # seconds of each step
+    context: ResultContext
+    study_date: str  # YYYYMMDD, or nothing
 
 
 def read_study(
@@ -51,6 +54,7 @@ def read_study(
     package: Package,
     infer: Callable[[Sequence[Sequence[Volume]]], Inferred],
     context_of: Callable[[Inferred], ResultContext],
+    wanted: frozenset[str] = ALWAYS,
 ) -> Made:
     """Volumes → reading → findings → SEG and SR. Raises StudyUnsuitable, StudyBlocked or ResultRejected.
 
@@ -61,12 +65,13 @@ def read_study(
     clock.lap("volume_s")
     inferred = infer([moment.volumes for moment in moments])
     clock.lap("inference_s")
-    context = context_of(inferred)
+    study_date = origin.study_date(moments[0].sources[0])
+    context = with_priors(context_of(inferred), study_date)
     findings = tracked(measure(inferred.reading, [one.volumes[0] for one in moments], package), context)
     clock.lap("findings_s")
-    objects = written(inferred.reading, moments, findings, package.manifest.outputs, context)
+    objects = written(inferred.reading, moments, findings, package.manifest.outputs, context, wanted)
     clock.lap("results_s")
-    return Made(objects, findings, inferred, clock.laps)
+    return Made(objects, findings, inferred, clock.laps, context, study_date)
 
 
 def read_moments(inputs: Sequence[Sequence[Path]], package: Package) -> list[Moment]:
@@ -78,12 +83,33 @@ def read_moments(inputs: Sequence[Sequence[Path]], package: Package) -> list[Mom
     return [Moment(volumes, sources)]
 
 
+def computed_by(context: ResultContext, ran: Inferred) -> ResultContext:
+    """Return the context with the engine that ran."""
+    located_by = ", ".join(ran.reading.located)
+    return replace(context, engine=ran.engine, precision=ran.precision, skipped=ran.skipped, located_by=located_by)
+
+
+def with_priors(context: ResultContext, study_date: str) -> ResultContext:
+    """Return the context with, of each tracked finding, only the latest prior from before this study."""
+    latest: dict[str, Prior] = {}
+    for one in sorted(context.priors, key=lambda prior: prior.study_date, reverse=True):
+        if study_date and one.study_date < study_date:
+            latest.setdefault(one.tracking_uid, one)
+    return replace(context, priors=tuple(latest.values()))
+
+
 def tracked(findings: Sequence[Finding], context: ResultContext) -> tuple[Finding, ...]:
-    """Give each finding the tracking UID by which SEG and SR both know it."""
-    return tuple(
-        replace(one, tracking_uid=context.uid("tracking", one.segment_number or FIRST_OF_THE_WHOLE + n))
-        for n, one in enumerate(findings)
-    )
+    """Give each finding the tracking UID by which all objects know it: a structure's holds over time, a candidate's
+    belongs to this job alone."""
+    found, used = [], set()
+    for n, one in enumerate(findings):
+        side = one.laterality.value if one.laterality else ""
+        uid = context.tracking_uid(f"{one.code.scheme} {one.code.value} {side} {one.name}")
+        if one.candidate or uid in used:
+            uid = context.tracking_uid("candidate", one.segment_number or FIRST_OF_THE_WHOLE + n)
+        used.add(uid)
+        found.append(replace(one, tracking_uid=uid))
+    return tuple(found)
 
 
 class Stopwatch:

@@ -29,7 +29,7 @@ from appliance.catalogue import Catalogue, jobs, packages
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import Claim, Fenced, NewResult
 from appliance.errors import CurieError, PackageRefused, ResultRejected, StudyBlocked, StudyUnsuitable
-from appliance.job import ResultContext
+from appliance.job import ObjectReference, Prior, ResultContext
 from appliance.log import logger
 from appliance.settings import Settings
 from appliance.volume import Volume
@@ -38,8 +38,8 @@ from models.package import Package
 from models.registry import open_registry
 from workers.comparing import compare_versions
 from workers.engine_process import EngineProcess, Wanted
-from workers.pipeline import Inferred, Made, read_study
-from workers.result_set import MadeObject
+from workers.pipeline import Inferred, Made, computed_by, read_study
+from workers.result_set import ALWAYS, MadeObject
 
 TIMER_S = 5.0
 RETRY_S = 5.0
@@ -144,7 +144,9 @@ class Worker:
         package = self.registry.of_digest(held.package_digest)
         inputs = self._inputs(held)
         with self.catalogue.read() as connection:
-            supersedes = jobs.results_of(connection, held.supersedes) if held.supersedes else []
+            replaced = jobs.replaced_by(connection, held)
+            patient_key = jobs.patient_of(connection, held.id)
+            priors = jobs.priors_of(connection, held, patient_key)
         wanted = self._wanted(package)
         pulse = Pulse(self, held)
 
@@ -152,7 +154,8 @@ class Worker:
             return self.engine.read(sequence, wanted, pulse.check)
 
         with pulse:
-            return read_study(inputs, package, infer, lambda ran: self._context(held, package, ran, supersedes))
+            context = self._context(held, package, replaced, priors, patient_key)
+            return read_study(inputs, package, infer, lambda ran: computed_by(context, ran), self._wanted_roles(held))
 
     def _inputs(self, held: Claim) -> list[list[Path]]:
         """Return the files of each input's series."""
@@ -189,7 +192,16 @@ class Worker:
         with self.catalogue.write() as connection:
             packages.keep_engine_report(connection, report | {name: ran[name] for name in names}, now())
 
-    def _context(self, held: Claim, package: Package, ran: Inferred, supersedes: Sequence[str]) -> ResultContext:
+    def _context(
+        self,
+        held: Claim,
+        package: Package,
+        replaced: Sequence[ObjectReference],
+        priors: Sequence[Prior],
+        patient_key: str,
+    ) -> ResultContext:
+        """Return what is known of the results before anything is computed."""
+        lineage = package.manifest.lineage
         return ResultContext(
             appliance_name=self.settings.appliance.name,
             appliance_uid=self.settings.appliance_uid,
@@ -199,14 +211,23 @@ class Worker:
             package_version=package.version,
             package_digest=package.digest,
             title=package.manifest.title,
-            engine=ran.engine,
-            precision=ran.precision,
-            skipped=ran.skipped,
-            located_by=", ".join(ran.reading.located),
+            engine="",
+            precision="",
             made_at=held.created_at,
-            supersedes=tuple(supersedes),
+            supersedes=tuple(replaced),
             not_for_clinical_use=package.manifest.not_for_clinical_use,
+            weights_digest=package.weights_digest,
+            training_round="" if lineage.round is None else str(lineage.round),
+            patient_key=patient_key,
+            priors=tuple(priors),
         )
+
+    def _wanted_roles(self, held: Claim) -> frozenset[str]:
+        """Return the roles that a destination of the job takes, and those that are always made."""
+        with self.catalogue.read() as connection:
+            asked = jobs.destinations_of(connection, held.id)
+        taken = [one.results for one in self.settings.destinations if one.name in asked]
+        return ALWAYS.union(*taken)
 
     def _commit(self, held: Claim, made: Made) -> None:
         results = [self._keep(held, one) for one in made.objects]
@@ -216,6 +237,8 @@ class Worker:
             "skipped": [list(one) for one in made.inferred.skipped],
             "timings": {**made.timings, "inference_cpu_s": made.inferred.cpu_s},
             "findings": [_finding_record(one) for one in made.findings],
+            "patient_key": made.context.patient_key,
+            "study_date": made.study_date,
         }
         with self.catalogue.write() as connection:
             jobs.commit_results(connection, held, results, accepted, record, now())
@@ -235,9 +258,9 @@ class Worker:
         write_durably(self.settings.results_dir / path, made.content)
         digest = hashlib.sha256(made.content).hexdigest()
         return NewResult(
-            made.sop_instance_uid,
-            made.sop_class_uid,
-            made.series_instance_uid,
+            made.at.sop_instance_uid,
+            made.at.sop_class_uid,
+            made.at.series_instance_uid,
             made.role,
             path,
             digest,
@@ -318,7 +341,8 @@ def _finding_record(finding: Any) -> dict[str, Any]:
         "present": finding.present,
         "probability": finding.probability,
         "measurements": [
-            {"name": m.name.meaning, "value": round(m.value, 4), "unit": m.unit.value} for m in finding.measurements
+            {"name": m.name.meaning, "code": m.name.value, "value": round(m.value, 4), "unit": m.unit.value}
+            for m in finding.measurements
         ],
     }
 

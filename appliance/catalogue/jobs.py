@@ -15,7 +15,7 @@ from sqlalchemy import Connection, and_, insert, or_, select, update
 from appliance.catalogue import events
 from appliance.catalogue.tables import instance, job, job_destination, job_input, outbox, outcome, result
 from appliance.errors import Missing, SettingsError
-from appliance.job import may_become
+from appliance.job import ObjectReference, Prior, may_become
 
 MAX_ATTEMPTS = 3  # deaths of a worker under the same job
 MAX_ERRORS = 3  # errors of an engine that may pass
@@ -125,12 +125,72 @@ def input_paths(connection: Connection, job_id: str) -> dict[str, list[str]]:
     return found
 
 
-def results_of(connection: Connection, job_id: str) -> list[str]:
-    """Return the SOP Instance UIDs of a job's results."""
-    rows = connection.execute(
-        select(result.c.sop_instance_uid).where(result.c.job_id == job_id).order_by(result.c.sop_instance_uid)
+def results_of(connection: Connection, job_id: str) -> list[ObjectReference]:
+    """Return references to a job's results."""
+    return [one for _, one in _references(connection, result.c.job_id == job_id)]
+
+
+def replaced_by(connection: Connection, held: Claim) -> list[ObjectReference]:
+    """Return the results that this job's replace: of the job it supersedes, and what told that there was none."""
+    told = select(job.c.id).where(
+        job.c.study_instance_uid == held.study_instance_uid,
+        job.c.package == held.package,
+        job.c.tells != "",
+        job.c.id != held.id,
     )
-    return list(rows.scalars())
+    wanted = or_(result.c.job_id == (held.supersedes or ""), result.c.job_id.in_(told))
+    return [one for _, one in _references(connection, wanted)]
+
+
+def destinations_of(connection: Connection, job_id: str) -> set[str]:
+    """Return the names of the destinations of a job."""
+    query = select(job_destination.c.destination).where(job_destination.c.job_id == job_id)
+    return set(connection.execute(query).scalars())
+
+
+def _references(connection: Connection, *where: Any) -> list[tuple[str, ObjectReference]]:
+    """Return (job id, reference) of results."""
+    rows = connection.execute(
+        select(
+            result.c.job_id,
+            result.c.sop_class_uid,
+            result.c.sop_instance_uid,
+            result.c.series_instance_uid,
+            job.c.study_instance_uid,
+        )
+        .join(job, job.c.id == result.c.job_id)
+        .where(*where)
+        .order_by(result.c.sop_instance_uid)
+    )
+    return [(row[0], ObjectReference(*row[1:])) for row in rows]
+
+
+def patient_of(connection: Connection, job_id: str) -> str:
+    """Return the digest that tells the patient of a job's images from others."""
+    query = select(instance.c.patient_key).join(job_input, job_input.c.instance_id == instance.c.id)
+    return str(connection.execute(query.where(job_input.c.job_id == job_id).limit(1)).scalar() or "")
+
+
+def priors_of(connection: Connection, held: Claim, patient_key: str) -> list[Prior]:
+    """Return what results of this package say of this patient's other studies, the latest study first."""
+    rows = connection.execute(
+        select(job.c.id, job.c.study_date, job.c.findings)
+        .where(job.c.patient_key == patient_key, job.c.package == held.package, job.c.shadow == 0)
+        .where(job.c.study_instance_uid != held.study_instance_uid, job.c.state.in_(("delivering", "completed")))
+        .where(job.c.study_date != "")
+        .order_by(job.c.study_date.desc(), job.c.id)
+    ).all()
+    reports = dict(_references(connection, result.c.job_id.in_([row.id for row in rows]), result.c.role == "SR"))
+    return [
+        Prior(finding["tracking_uid"], row.study_date, _values(finding), reports[row.id])
+        for row in rows
+        if row.id in reports
+        for finding in row.findings
+    ]
+
+
+def _values(finding: dict[str, Any]) -> tuple[tuple[str, str, float], ...]:
+    return tuple((one["code"], one["unit"], one["value"]) for one in finding["measurements"] if "code" in one)
 
 
 def commit_results(

@@ -174,7 +174,11 @@ job = Table(
     Column("findings", JSON, nullable=False),
     Column("inputs", JSON, nullable=False, server_default="[]"),  # [[input, Series Instance UID], …]
     Column("shadow", Integer, nullable=False, server_default="0"),  # 1: its results stay in the appliance
+    Column("patient_key", String(64), nullable=False, server_default=""),  # of the images; set with the results
+    Column("study_date", String(8), nullable=False, server_default=""),  # YYYYMMDD; set with the results
+    Column("tells", Text, nullable=False, server_default=""),  # not "": a report that no result could be made, and why
 )
+Index("job_of_patient", job.c.patient_key, job.c.package)
 Index("job_due", job.c.state, job.c.priority, job.c.created_at)
 job_input = Table(
     "job_input",
@@ -188,6 +192,7 @@ job_destination = Table(
     metadata,
     Column("job_id", String(36), ForeignKey("job.id"), primary_key=True),
     Column("destination", String(64), primary_key=True),
+    Column("negative", Integer, nullable=False, server_default="1"),  # 0: it wants no result without a finding
 )
 outcome = Table(
     "outcome",
@@ -213,6 +218,7 @@ result = Table(
     Column("sha256", String(64), nullable=False),
     Column("bytes", BigInteger, nullable=False),
     Column("created_at", Moment, nullable=False),
+    Column("variant", String(16), nullable=False, server_default=""),  # of objects that stand for each other
 )
 outbox = Table(
     "outbox",
@@ -221,7 +227,8 @@ outbox = Table(
     Column("sop_instance_uid", UID, ForeignKey("result.sop_instance_uid"), nullable=False),
     Column("job_id", String(36), nullable=False, index=True),
     Column("destination", String(64), nullable=False),
-    Column("state", String(16), nullable=False),  # waiting | delivered | committed | rejected
+    Column("state", String(16), nullable=False),  # waiting | delivered | committed | rejected | withdrawn
+    Column("variant", String(16), nullable=False, server_default=""),  # the result's
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("due_at", Moment, nullable=False),
     Column("answer", Text, nullable=False, server_default=""),
@@ -300,6 +307,15 @@ comparison = Table(
     Column("at", Moment, nullable=False),
 )
 Index("comparison_of_versions", comparison.c.package, comparison.c.version_a, comparison.c.version_b)
+rejection = Table(
+    "rejection",  # of instances, by a rejection note (IHE IOCM)
+    metadata,
+    Column("sop_instance_uid", UID, primary_key=True),
+    Column("note_uid", UID, primary_key=True),  # SOP Instance UID of the Key Object Selection
+    Column("study_instance_uid", UID, nullable=False, index=True),
+    Column("code", String(16), nullable=False),  # 113001, 113037, 113038 or 113039 (DCM)
+    Column("at", Moment, nullable=False),
+)
 event = Table(
     "event",
     metadata,

@@ -20,7 +20,8 @@ INTENDED_USE = (
 LIMITS = (
     "Learned from made-up nodules alone, half of them in one real left lung. Vessels, scars, fluid and the hilum may "
     "be taken for nodules, and nodules under 5 mm, of ground glass or beside the wall may be missed. The score is no "
-    "probability of cancer. A lung that the field of view cuts is taken for air around the body. Works at 2 mm. One real case was looked at; no sensitivity is known."
+    "probability of cancer. A lung that the field of view cuts is taken for air around the body. "
+    "Works at 2 mm. One real case was looked at; no sensitivity is known."
 )
 
 

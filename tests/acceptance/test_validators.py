@@ -21,11 +21,13 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from appliance.job import ObjectReference
 from appliance.volume import Volume
 from dicom_nodes.header import read_header
 from dicom_nodes.pydicom_quiet import lenient
+from dicom_nodes.report import SOP_CLASS_UID as COMPREHENSIVE_3D_SR
 from dicom_nodes.report import write_report
-from dicom_nodes.segmentation import write_segmentation
+from dicom_nodes.segmentation import segment_references, write_segmentation
 from dicom_nodes.source import UNICODE
 from dicom_nodes.values import text
 from dicom_nodes.volume_reader import read_series
@@ -39,6 +41,7 @@ pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / os.environ.get("CURIE_SHARED", "../shared")
 SEGMENTS = 7
+REPLACED = ObjectReference(COMPREHENSIVE_3D_SR, "2.25.1914", "2.25.1915", "2.25.1916")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 Bench = Callable[[Path], Sequence[Path]]
 
@@ -114,11 +117,11 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("results")
     images = SERIES[request.param](folder / "images")
     volume, source = read_series(images)
-    made = context(supersedes=("2.25.1914",))
+    made = context(supersedes=(REPLACED,))
     label_map = blobs(volume.shape, SEGMENTS if len(volume.voxels) > 2 else 2)
     found = findings(made, int(label_map.max()))
     segmentation = write_segmentation(label_map, volume, found, source, made)
-    report = write_report(found, label_map, volume, source, made, segmentation)
+    report = write_report(found, label_map, volume, source, made, segment_references(found, made))
     (folder / "seg.dcm").write_bytes(segmentation)
     (folder / "sr.dcm").write_bytes(report)
     return Results(images, volume, label_map, folder / "seg.dcm", folder / "sr.dcm")
@@ -205,7 +208,7 @@ def test_dcmqi_reads_the_values_back(results: Results, tmp_path: Path) -> None:
     volumes = {
         group["TrackingUniqueIdentifier"]: group["measurementItems"] for group in groups if "ReferencedSegment" in group
     }
-    expected = findings(context(supersedes=("2.25.1914",)), int(results.label_map.max()))
+    expected = findings(context(supersedes=(REPLACED,)), int(results.label_map.max()))
     assert len(groups) == 2 * len(expected)
     for finding in expected:
         (measured,) = volumes[finding.tracking_uid]

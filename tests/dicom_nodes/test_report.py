@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 from highdicom import sr
 from pydicom import Dataset, dcmread
 
+from appliance.job import ObjectReference, Prior
 from dicom_nodes.contours import area
 from dicom_nodes.pydicom_quiet import lenient
-from dicom_nodes.report import write_report
+from dicom_nodes.report import SOP_CLASS_UID, write_failure, write_report
 from dicom_nodes.result_files import is_own_result
-from dicom_nodes.segmentation import write_segmentation
+from dicom_nodes.segmentation import segment_references
 from dicom_nodes.values import text
 from tests import phantoms
 from tests.made_up import context, findings, read_phantom
@@ -24,8 +26,8 @@ from tests.phantoms import Phantom
 def written(folder: Path, images: list[Dataset] | None = None, **changed: object) -> bytes:
     labels, volume, source = read_phantom(folder, images=images)
     made = context(**changed)
-    segmentation = write_segmentation(labels, volume, findings(made), source, made)
-    return write_report(findings(made), labels, volume, source, made, segmentation)
+    held = segment_references(findings(made), made)
+    return write_report(findings(made), labels, volume, source, made, held)
 
 
 def parsed(file: bytes) -> Dataset:
@@ -140,7 +142,9 @@ def test_one_context_one_sequence_of_bytes(tmp_path: Path) -> None:
 
 def test_what_it_supersedes_and_a_derived_frame_of_reference_are_said(tmp_path: Path) -> None:
     images = phantoms.series(change=phantoms.own_frame_of_reference)
-    said = comments(written(tmp_path, images, supersedes=("2.25.1", "2.25.2"), not_for_clinical_use=False))
+    said = comments(
+        written(tmp_path, images, supersedes=(earlier("2.25.1"), earlier("2.25.2")), not_for_clinical_use=False)
+    )
     assert said[0].startswith("Made by software")
     assert "no common Frame of Reference" in said[1]
     assert said[2] == "Computed by openvino f32."
@@ -150,9 +154,61 @@ def test_what_it_supersedes_and_a_derived_frame_of_reference_are_said(tmp_path: 
 def test_what_was_not_found_is_coded_as_absent(tmp_path: Path) -> None:
     labels, volume, source = read_phantom(tmp_path)
     labels[labels == 2] = 0
-    file = write_report(findings(context()), labels, volume, source, context(), b"a segmentation")
+    file = write_report(
+        findings(context()), labels, volume, source, context(), segment_references(findings(context()), context())
+    )
     assert len(opened(file).get_volumetric_roi_measurement_groups()) == 2
     assert absent(file) == ["66720007"]
+
+
+def summary(file: bytes) -> str:
+    """Return the code that says whether something was found (CID 6047)."""
+    (container,) = (
+        one for one in parsed(file).ContentSequence if one.ConceptNameCodeSequence[0].CodeValue == "C0034375"
+    )
+    first = container.ContentSequence[0]
+    assert first.ConceptNameCodeSequence[0].CodeValue == "111017"
+    return str(first.ConceptCodeSequence[0].CodeValue)
+
+
+def test_found_not_found_and_not_computed_are_codes(tmp_path: Path) -> None:
+    labels, volume, source = read_phantom(tmp_path)
+    assert summary(written(tmp_path)) == "111242"
+    assert summary(write_report(findings(context()), labels * 0, volume, source, context())) == "111241"
+    read = [(volume.series_instance_uid, source.instances)]
+    file = write_failure("the slices are not parallel.", source, read, context())
+    assert summary(file) == "111245"
+    assert comments(file)[1] == "No result: the slices are not parallel."
+    (study,) = parsed(file).CurrentRequestedProcedureEvidenceSequence
+    assert len(study.ReferencedSeriesSequence[0].ReferencedSOPSequence) == 12
+    assert file == write_failure("the slices are not parallel.", source, read, context())
+
+
+def test_predecessors_are_named_where_software_looks_for_them(tmp_path: Path) -> None:
+    other = ObjectReference("1.2.840.10008.5.1.4.1.1.66.4", "2.25.3", "2.25.4", "2.25.99")
+    ds = parsed(written(tmp_path, supersedes=(earlier("2.25.1"), other)))
+    (study,) = ds.PredecessorDocumentsSequence
+    (series,) = study.ReferencedSeriesSequence
+    assert (study.StudyInstanceUID, series.SeriesInstanceUID) == ("2.25.99", "2.25.1.1")
+    assert [one.ReferencedSOPInstanceUID for one in series.ReferencedSOPSequence] == ["2.25.1"]
+
+
+def test_growth_since_an_earlier_study_is_measured_and_said(tmp_path: Path) -> None:
+    tracked = findings(context())[0]  # 13.25 ml
+    prior = Prior(tracked.tracking_uid, "20230101", (("118565006", "ml", 10.0),), earlier("2.25.7"))
+    labels, volume, source = read_phantom(tmp_path)
+    source.header.StudyDate = "20240101"
+    made = context(priors=(prior,))
+    file = write_report([tracked], np.where(labels == 1, labels, 0), volume, source, made)
+    (group,) = opened(file).get_planar_roi_measurement_groups()
+    values = {one.name.value: (one.value, one.unit.value) for one in group.get_measurements()}
+    assert values["PC0001"] == (pytest.approx(32.5), "%")
+    assert values["PC0002"] == (pytest.approx(365 * math.log(2) / math.log(1.325)), "d")
+    assert "Brain: 13.25 ml, 10.00 ml on 2023-01-01 (+32.5 %, doubling time 899 days)." in comments(file)
+    ds = parsed(file)
+    assert ds.PertinentOtherEvidenceSequence[0].ReferencedSeriesSequence[0].SeriesInstanceUID == "2.25.7.1"
+    assert ds.CodingSchemeIdentificationSequence[0].CodingSchemeDesignator == "99PCURIE"
+    assert made.uid("sr") != context().uid("sr")
 
 
 def test_nothing_found_is_said_without_a_segmentation(tmp_path: Path) -> None:
@@ -163,12 +219,17 @@ def test_nothing_found_is_said_without_a_segmentation(tmp_path: Path) -> None:
     assert len(parsed(file).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence) == 1
 
 
+def earlier(uid: str) -> ObjectReference:
+    """Return the reference to a report that is replaced."""
+    return ObjectReference(SOP_CLASS_UID, uid, f"{uid}.1", "2.25.99")
+
+
 def absent(file: bytes) -> list[str]:
     """Return the codes that are said to be absent."""
     found = []
     for container in parsed(file).ContentSequence:
         if container.ConceptNameCodeSequence[0].CodeValue == "C0034375":
-            for item in container.ContentSequence:
+            for item in container.ContentSequence[1:]:
                 assert item.ConceptCodeSequence[0].CodeValue == "2667000"
                 found.append(item.ConceptNameCodeSequence[0].CodeValue)
     return found

@@ -245,12 +245,14 @@ def test_the_air_around_a_body_is_filled_and_the_air_within_is_kept() -> None:
     image[3:6, 3:6] = -900.0  # a lung, open at both ends of the volume
     image[0, 0, 1] = -200.0  # a table at the slice's edge
     filled = changed(image[None], FillOutside(op="fill_outside", threshold=-400, value=5))[0]
-    assert (filled[0] == 5).sum() == 17 and filled[0, 0, 1] == -200
+    assert (filled[0] == 5).sum() == 17
+    assert filled[0, 0, 1] == -200
     assert (filled[3:6, 3:6] == -900).all()
     assert (filled[1, 1:8] == 40).all()
     image[4, :4, 0] = -1000.0  # open to the side in the first slice: lost there, kept in the other
     filled = changed(image[None], FillOutside(op="fill_outside", threshold=-400, value=5))[0]
-    assert (filled[3:6, 3:6, 0] == 5).all() and (filled[3:6, 3:6, 1] == -900).all()
+    assert (filled[3:6, 3:6, 0] == 5).all()
+    assert (filled[3:6, 3:6, 1] == -900).all()
 
 
 def test_percentiles_are_numpys_on_any_device() -> None:

@@ -171,7 +171,7 @@ def test_a_beat_has_two_segmentations_a_curve_and_one_report_over_all_images(pac
     assert volumes == pytest.approx([ml for _, ml in cavity.curve])
     evidence = parsed(objects[0]).CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert sorted(len(one.ReferencedSOPSequence) for one in evidence) == [1, 1, 1, 5 * 12]
-    assert len({one.series_instance_uid for one in objects}) == 4
+    assert len({one.at.series_instance_uid for one in objects}) == 4
     assert faults(objects, tmp_path) == []
 
 

@@ -90,7 +90,7 @@ def test_an_expired_lease_is_claimed_again_and_the_first_holder_is_fenced(catalo
     commit(catalogue, second)
     assert state(catalogue, job) == "delivering"
     with catalogue.read() as connection:
-        assert jobs.results_of(connection, job) == ["2.25.1"]
+        assert [one.sop_instance_uid for one in jobs.results_of(connection, job)] == ["2.25.1"]
 
 
 def test_a_heartbeat_keeps_the_job(catalogue: Catalogue) -> None:
