@@ -153,6 +153,10 @@ def cropped(step: Arguments, found: Prepared) -> None:
     step.expect("margin", 0, default=0)
     if found.channels > 1:
         raise step.wrong("looks at every channel, a package only at the first of several")
+    if found.size:
+        raise step.wrong("stands after Resized; a package crops before it resizes, which gives other numbers")
+    if found.crop:
+        raise step.wrong("only once")
     if found.zero is None:
         raise step.wrong("stands after a step that makes 0 depend on the image")
     found.crop = {"op": "crop_foreground", "threshold": found.zero}

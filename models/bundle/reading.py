@@ -56,7 +56,10 @@ class Bundle:
         for name in names:
             value = self._inference.get(name)
             if isinstance(value, dict) and TARGET in value:
-                return self._component(self.resolved(value, name), name)
+                found = self.resolved(value, name)
+                if found is None:
+                    raise refused(name, "is disabled or left out; a bundle for import needs it")
+                return self._component(found, name)
         raise refused(names[0], "is not there, or names no _target_; a bundle for import needs it")
 
     def components(self, name: str) -> list[Component]:
@@ -109,7 +112,7 @@ class Bundle:
         return value
 
     def _entries(self, value: dict[str, Any], where: str, depth: int) -> Any:
-        if value.get(DISABLED) is True:
+        if self._disabled(value, where, depth):
             return None
         name = str(value.get(TARGET, "")).rpartition(".")[2]
         if name in UNREAD:
@@ -120,6 +123,18 @@ class Bundle:
             for key, one in value.items()
             if key != DISABLED
         }
+
+    def _disabled(self, value: dict[str, Any], where: str, depth: int) -> bool:
+        """Return whether a bundle says that a component is not there: true or "true", as MONAI reads it."""
+        if DISABLED not in value:
+            return False
+        found = self.resolved(value[DISABLED], f"{where}::{DISABLED}", depth + 1)
+        word = found.strip().lower() if isinstance(found, str) else found
+        if word is True or word == "true":
+            return True
+        if word is False or word == "false":
+            return False
+        raise refused(f"{where}::{DISABLED}", "is neither true nor false")
 
     def _word(self, value: str, where: str, depth: int) -> Any:
         refuse_expression(value, where)

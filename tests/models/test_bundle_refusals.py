@@ -21,6 +21,9 @@ Change = Callable[[dict[str, Any]], object]
 LPS = Said(axcodes="LPS")
 LAMBDA = {"_target_": "Lambdad", "keys": "pred", "func": "$lambda x: __import__('os').system('touch canary')"}
 
+CROP = {"_target_": "CropForegroundd", "keys": "image", "source_key": "image"}
+RESIZE = {"_target_": "Resized", "keys": "image", "spatial_size": [8, 8, 8], "mode": "trilinear"}
+
 
 def steps(inference: dict[str, Any], chain: str = "preprocessing") -> list[Any]:
     found: list[Any] = inference[chain]["transforms"]
@@ -54,6 +57,13 @@ SPLEEN: list[tuple[Change, str]] = [
     (lambda c: c["network_def"].update(in_channels=True), "network_def::in_channels: is no whole number"),
     (lambda c: steps(c).append({"_target_": "RandFlipd", "keys": "image"}), "RandFlipd: is not a transform"),
     (lambda c: steps(c).append({"_target_": "scripts.Own", "keys": "image"}), "'scripts.Own' is code of its own"),
+    (lambda c: steps(c)[4].update(_disabled_="$True"), "transforms::4::_disabled_: .* is a Python expression"),
+    (lambda c: steps(c)[4].update(_disabled_=1), "transforms::4::_disabled_: is neither true nor false"),
+    (lambda c: steps(c)[4].update(_disabled_="maybe"), "transforms::4::_disabled_: is neither true nor false"),
+    (lambda c: c["network_def"].update(_disabled_=True), "network_def: is disabled or left out"),
+    (lambda c: c["inferer"].update(_disabled_="true"), "inferer: is disabled or left out"),
+    (lambda c: steps(c).append(CROP) or steps(c).append(CROP), "transforms::7: CropForegroundd: only once"),
+    (lambda c: steps(c).__setitem__(3, RESIZE) or steps(c).insert(4, CROP), "CropForegroundd: stands after Resized"),
     (lambda c: steps(c).append("@preprocessing"), "refers to itself|is neither a component"),
     (lambda c: steps(c)[0].update(keys=["image", "label"]), 'LoadImaged: works on other keys than "image"'),
     (lambda c: steps(c)[3].update(pixdim="$[1, 1, 1]"), "preprocessing::transforms::3::pixdim: .* expression"),
@@ -120,9 +130,22 @@ def test_a_step_that_a_person_leaves_out_is_not_read_and_a_stray_key_is_said(tmp
         understand(tmp_path, bundles.tumour(), stray)
 
 
-def test_a_disabled_step_is_not_read(tmp_path: Path) -> None:
-    told = changed(bundles.spleen(), lambda c: steps(c).append({"_target_": "scripts.Own", "_disabled_": True}))
+@pytest.mark.parametrize("value", [True, "true", " True", "@off"])
+def test_a_disabled_step_is_not_read(tmp_path: Path, value: object) -> None:
+    told = changed(bundles.spleen(), lambda c: steps(c).append({"_target_": "scripts.Own", "_disabled_": value}))
+    told[1]["off"] = True
     assert len(understand(tmp_path, told, Said()).declared["preprocess"]) == 3
+
+
+@pytest.mark.parametrize("value", [False, "false"])
+def test_a_step_that_is_not_disabled_is_read(tmp_path: Path, value: object) -> None:
+    told = changed(bundles.spleen(), lambda c: steps(c)[4].update(_disabled_=value))
+    assert len(understand(tmp_path, told, Said()).declared["preprocess"]) == 3
+
+
+def test_a_network_that_a_person_leaves_out_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PackageRefused, match="network_def: is disabled or left out"):
+        understand(tmp_path, bundles.spleen(), Said(left_out=frozenset({"network_def"})))
 
 
 TUMOUR: list[tuple[Change, str]] = [
