@@ -14,6 +14,7 @@ from appliance.geometry import Stack, over_time, stack
 from appliance.study import Condition, SeriesRequirement, SeriesSummary
 
 ROUNDING_MM = 1e-3
+SEARCHED = 64  # characters of a value: as many as the catalogue keeps of one
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def score(series: SeriesSummary, need: SeriesRequirement) -> float:
     held = [
         one.score
         for one in need.prefer
-        if any(re.search(one.pattern, value, re.IGNORECASE) for value in texts(series, one.keyword))
+        if any(re.search(one.pattern, value[:SEARCHED], re.IGNORECASE) for value in texts(series, one.keyword))
     ]
     return float(sum(held))
 

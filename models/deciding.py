@@ -17,7 +17,16 @@ from appliance.volume import Volume
 from models.engines import Engine
 from models.inference import Progress, run
 from models.operations import Cleaning, FillHoles, LargestComponent, RemoveSmall, ToSourceGrid
-from models.outputs import CineSegmentation, Classification, Detection, Outputs, Regression, Segment, Segmentation
+from models.outputs import (
+    CineSegmentation,
+    Classification,
+    Detection,
+    Outputs,
+    Regression,
+    Segment,
+    Segmentation,
+    channels_needed,
+)
 from models.package import Package
 from models.reading import Labels, Reading
 from models.transforms import Box, Grid, labels_on_source, nearest_on_source, regions_on_source
@@ -92,7 +101,7 @@ def without_tiny(labels: Labels, segments: Sequence[Segment], voxel_ml: float) -
 
 def decided(answer: Tensor, grid: Grid, outputs: Outputs, step: ToSourceGrid) -> Labels:
     """Return which segment each source voxel belongs to."""
-    channels = len(outputs.segments) + (outputs.activation == "softmax")  # type: ignore[union-attr]
+    channels = channels_needed(outputs)
     if len(answer) != channels:
         raise ResultRejected(f"the network answers with {len(answer)} channels, its outputs need {channels}")
     if isinstance(outputs, Segmentation) and outputs.activation == "sigmoid":

@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, Field, JsonValue, model_validator
 from models.closed import Closed, Positive, Share, Text
 from models.inputs import Input, Locator
 from models.operations import GRID_STEPS, Inference, Orient, Postprocess, Preprocess, Resample, Resize, ToSourceGrid
-from models.outputs import Classification, Outputs, Regression
+from models.outputs import Classification, Detection, Outputs, Regression
 
 PrecisionName = Literal["f32", "f16", "bf16"]
 
@@ -122,6 +122,9 @@ class Declaration(Closed):
         check_preprocess(self.preprocess, self.inference)
         check_postprocess(self)
         check_time(self)
+        check_channels(self.preprocess, len(self.inputs))
+        if self.locator and self.locator.package.partition("@")[0] == self.id:
+            raise ValueError("locator: names this package itself")
         if self.locator and (self.outputs.kind != "segmentation" or len(self.inputs) > 1):
             raise ValueError("locator: only a segmentation of one input can look where another package found something")
         if self.locator and len(self.locator.regions) * len(self.outputs.segments) > 255:  # type: ignore[union-attr]
@@ -142,6 +145,16 @@ def check_preprocess(steps: Sequence[Preprocess], inference: Inference) -> None:
         raise ValueError("preprocess has resample and resize: only one of them may set the grid")
     if inference.mode == "whole" and (resize is None or resize.size != inference.roi):
         raise ValueError("inference mode whole needs a resize to its roi in preprocess")
+    if inference.mode == "sliding_window" and inference.roi[2] == 1:
+        raise ValueError("inference: windows one voxel high are slices; say mode slices")
+
+
+def check_channels(steps: Sequence[Preprocess], inputs: int) -> None:
+    """Raise ValueError for a step on a channel that no input gives."""
+    for step in steps:
+        beyond = [one for one in getattr(step, "channels", ()) if one >= inputs]
+        if beyond:
+            raise ValueError(f"preprocess {step.op}: channel {beyond[0]}, but inputs give 0 to {inputs - 1}")
 
 
 def check_postprocess(declared: Declaration) -> None:
@@ -157,6 +170,11 @@ def check_postprocess(declared: Declaration) -> None:
     for step in steps[1:]:
         if isinstance(step, ToSourceGrid) or not set(step.segments) <= numbers:
             raise ValueError(f"postprocess {step.op}: only once, and only of segments that exist")
+        if isinstance(outputs, Detection) and outputs.candidates.segment in step.segments:
+            raise ValueError(
+                f"postprocess {step.op}: candidates are found from their segment's probability, which no cleaning "
+                "changes; min_diameter_mm and min_score choose among them"
+            )
 
 
 def check_time(declared: Declaration) -> None:

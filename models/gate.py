@@ -10,12 +10,14 @@ import onnx
 from safetensors import SafetensorError, safe_open
 
 from appliance.errors import PackageRefused
+from models.declaration import Declaration
 from models.engines.graph import checked_graph
 from models.graph_packaging import check_graph_weights
 from models.networks import GRAPH_ONLY, build
+from models.outputs import channels_needed
 from models.package import Package
 from models.packaging import window_shape
-from models.parity import golden_cases
+from models.parity import GoldenCase, golden_cases
 
 WEIGHTS = "weights.safetensors"
 
@@ -24,10 +26,19 @@ def inspect(package: Package) -> None:
     """Raise PackageRefused unless graph, weights and golden cases are what package.json says."""
     check_graph_shape(package, checked_graph(package.path("model.onnx")))
     check_weights(package)
-    wanted = window_shape(package.manifest)
     for golden in golden_cases(package):
-        if golden.image.shape != wanted:
-            raise PackageRefused(f"golden/{golden.name}.npz: its input has shape {golden.image.shape}, not {wanted}")
+        check_golden(golden, package.manifest)
+
+
+def check_golden(golden: GoldenCase, declared: Declaration) -> None:
+    """Raise PackageRefused unless a golden case has the declared window and an answer of as many channels as needed."""
+    wanted, channels = window_shape(declared), channels_needed(declared.outputs)
+    if golden.image.shape != wanted:
+        raise PackageRefused(f"golden/{golden.name}.npz: its input has shape {golden.image.shape}, not {wanted}")
+    if len(golden.output) != channels:
+        raise PackageRefused(
+            f"golden/{golden.name}.npz: answers with {len(golden.output)} channels, its outputs need {channels}"
+        )
 
 
 def check_graph_shape(package: Package, raw: bytes) -> None:

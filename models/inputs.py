@@ -7,7 +7,8 @@ decides alone: it is refused as a condition.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from importlib import import_module
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,16 +20,51 @@ from models.closed import Closed, Name, Positive
 FREE_TEXT = frozenset({"SeriesDescription", "StudyDescription", "ProtocolName", "PerformedProcedureStepDescription"})
 
 
+MOST_REPEATS = 3  # "*", "+", "{2,}" … in a pattern; more of them, or one within another, may search for hours
+REPEATS = ("MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT")
+PLAIN_PARTS = frozenset(
+    {*REPEATS, "LITERAL", "NOT_LITERAL", "ANY", "IN", "AT", "BRANCH", "SUBPATTERN", "CATEGORY", "RANGE", "NEGATE"}
+)
+
+
 def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
-    except re.error as error:
+        parsed: Any = import_module("re._parser").parse(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    if _repeats(parsed, pattern) > MOST_REPEATS:
+        raise ValueError(f"{pattern!r} repeats more than {MOST_REPEATS} parts; it may search for hours")
     return pattern
+
+
+def _repeats(parsed: Any, pattern: str, within: bool = False) -> int:
+    """Return how many parts of a parsed pattern repeat; ValueError for a repeat that holds another, or a choice."""
+    found = 0
+    for kind, value in parsed:
+        name = str(kind)
+        if name not in PLAIN_PARTS:
+            raise ValueError(f"{pattern!r} holds more than letters, classes, choices and repeats")
+        if within and (name in REPEATS or name == "BRANCH"):
+            raise ValueError(f"{pattern!r} repeats a part that repeats or chooses itself; it may search for hours")
+        if name in REPEATS:
+            found += (value[1] > 1) + _repeats(value[2], pattern, within or value[1] > 1)
+        elif name == "SUBPATTERN":
+            found += _repeats(value[3], pattern, within)
+        elif name == "BRANCH":
+            found += max(_repeats(one, pattern, within) for one in value[1])
+    return found
 
 
 Keyword = Annotated[str, Field(pattern=r"^[A-Z][A-Za-z0-9]*$", max_length=64)]
 Pattern = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_compiles)]
+
+
+def rising(where: str, *limits: float | None) -> None:
+    """Raise ValueError unless a lower limit stands before the upper one; null is no limit."""
+    said = [one for one in limits if one is not None]
+    if sorted(said) != said:
+        raise ValueError(f"{where}: the lower limit is above the upper one")
 
 
 class Condition(Closed):
@@ -48,6 +84,7 @@ class Condition(Closed):
             raise ValueError(f"{self.keyword} is free text: it may stand in `prefer`, never in `require`")
         if not (self.any_of or self.present or self.absent) and self.min is None and self.max is None:
             raise ValueError(f"the condition on {self.keyword} asks for nothing")
+        rising(f"the condition on {self.keyword}", self.min, self.max)
         return self
 
 
@@ -76,6 +113,15 @@ class Requirement(Closed):
     min_score: float | None = None
     volumes: Literal["one", "all"] = "one"
     min_volumes: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def can_be_met(self) -> Requirement:
+        """Refuse limits that no series can keep to."""
+        rising("slice_spacing_mm", *(self.slice_spacing_mm or ()))
+        rising("pixel_spacing_mm", *(self.pixel_spacing_mm or ()))
+        rising("min_slices and max_slices", self.min_slices, self.max_slices)
+        rising("min_extent_mm and max_extent_mm", self.min_extent_mm, self.max_extent_mm)
+        return self
 
     def as_series_requirement(self) -> SeriesRequirement:
         """Return the same requirement as routing reads it."""

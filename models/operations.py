@@ -61,6 +61,13 @@ class Clip(Closed):
     upper: float
     channels: Channels = ()
 
+    @model_validator(mode="after")
+    def has_width(self) -> Clip:
+        """Refuse limits that leave no picture."""
+        if not self.lower < self.upper:
+            raise ValueError("clip needs lower < upper")
+        return self
+
 
 class ClipPercentile(Closed):
     """Clip values to these percentiles, of the whole volume or of its voxels that are not zero.
@@ -74,6 +81,13 @@ class ClipPercentile(Closed):
     nonzero: bool = False
     each_slice: bool = False
     channels: Channels = ()
+
+    @model_validator(mode="after")
+    def has_width(self) -> ClipPercentile:
+        """Refuse percentiles that leave no picture."""
+        if not self.lower < self.upper:
+            raise ValueError("clip_percentile needs lower < upper")
+        return self
 
 
 class Scale(Closed):

@@ -74,10 +74,14 @@ class Detection(Closed):
 
     @model_validator(mode="after")
     def ordered(self) -> Detection:
-        """Refuse segments out of order and candidates of none."""
+        """Refuse segments out of order, candidates of none, and more of them than there are labels."""
         in_order(self.segments)
         if not {self.candidates.segment, self.candidates.inside or 1} <= {one.number for one in self.segments}:
             raise ValueError("outputs.candidates names a segment that is not there")
+        if len(self.segments) + self.candidates.max_count > 255:
+            raise ValueError("outputs: more segments and candidates than a label map can hold (255)")
+        if self.segments[self.candidates.segment - 1].min_volume_ml:
+            raise ValueError("outputs.candidates: their segment has no min_volume_ml, candidates have min_diameter_mm")
         return self
 
 
@@ -106,9 +110,11 @@ class Classification(Closed):
 
     @model_validator(mode="after")
     def consistent(self) -> Classification:
-        """Refuse a positive class that is not there."""
+        """Refuse a positive class that is not there, and more than one probability can tell apart."""
         if self.positive >= len(self.classes):
             raise ValueError("outputs.positive is no class")
+        if self.activation == "sigmoid" and len(self.classes) != 2:
+            raise ValueError("outputs.activation sigmoid needs two classes: positive, and what it is when it is not")
         return self
 
 
@@ -151,3 +157,12 @@ class CineSegmentation(Closed):
 Outputs = Annotated[
     Segmentation | Detection | Classification | Regression | CineSegmentation, Field(discriminator="kind")
 ]
+
+
+def channels_needed(outputs: Outputs) -> int:
+    """Return how many channels the network's answer must have."""
+    if isinstance(outputs, Regression):
+        return len(outputs.values)
+    if isinstance(outputs, Classification):
+        return 1 if outputs.activation == "sigmoid" else len(outputs.classes)
+    return len(outputs.segments) + (outputs.activation == "softmax")

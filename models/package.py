@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
@@ -131,11 +132,23 @@ def read_plain(path: Path) -> bytes:
 def parse(kind: type[Value], raw: bytes, name: str) -> Value:
     """Return the JSON text `raw` of the file `name` as `kind`; PackageRefused with the first fault."""
     try:
-        return kind.model_validate_json(raw)
+        found = kind.model_validate_json(raw)
+        json.loads(raw, object_pairs_hook=_once)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
         raise PackageRefused(f"{name}: {where + ': ' if where else ''}{fault['msg']}") from error
+    except (ValueError, RecursionError) as error:
+        raise PackageRefused(f"{name}: {error}") from error
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's keys and values; ValueError for a key that stands twice, of which readers take either."""
+    twice = sorted(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+    if twice:
+        raise ValueError(f"the key {twice[0]!r} stands twice")
+    return dict(pairs)
 
 
 def canonical(listed: FileList) -> bytes:

@@ -8,6 +8,10 @@ classifier or regression; `labels` uint8 (axes…) of a label map. Inputs are sy
 
 from __future__ import annotations
 
+import math
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +33,12 @@ from models.transforms import Floats
 FOLDER = "golden"
 STRIDE = 4  # of stored logits, along each axis
 ENOUGH_VOXELS = 1000  # a segment smaller than this is not compared by Dice
-MAX_CASE_BYTES = 256 * 2**20  # of one array of a golden case
+MAX_CASE_BYTES = 256 * 2**20  # of all arrays of a golden case
+DTYPES = {"input": np.uint8, "low": np.float32, "high": np.float32, "output": np.float32, "labels": np.uint8}
+UNREADABLE = (
+    OSError, KeyError, ValueError, TypeError, EOFError, MemoryError, RuntimeError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+)  # fmt: skip  # all that numpy and zipfile were seen to raise, or may
 Mask = npt.NDArray[np.bool_]
 
 
@@ -67,15 +76,51 @@ def golden_case(path: Path) -> GoldenCase:
     """Return one golden case; PackageRefused if it cannot be read."""
     name = f"{FOLDER}/{path.name}"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            part = {key: stored[key] for key in ("input", "low", "high", "output")}
-            labels = stored["labels"].astype(np.uint8) if "labels" in stored.files else None
-    except (OSError, KeyError, ValueError, EOFError, MemoryError) as error:
-        raise PackageRefused(f"{name}: not readable ({type(error).__name__}: {error})") from error
-    if part["input"].dtype != np.uint8 or max(one.nbytes for one in part.values()) > MAX_CASE_BYTES:
-        raise PackageRefused(f"{name}: its input is not uint8, or it is larger than {MAX_CASE_BYTES} bytes")
-    image = from_bytes(part["input"], part["low"].astype(np.float32), part["high"].astype(np.float32))
-    return GoldenCase(path.stem, image, part["output"].astype(np.float32), labels)
+        part = stored_arrays(path)
+        check_arrays(part)
+    except UNREADABLE as error:
+        why = next(iter(str(error).splitlines()), "")[:200]
+        raise PackageRefused(f"{name}: not readable ({type(error).__name__}: {why})") from error
+    image = from_bytes(part["input"], part["low"], part["high"])
+    return GoldenCase(path.stem, image, part["output"], part.get("labels"))
+
+
+def stored_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a golden case by name; ValueError before memory is taken for more than it may hold."""
+    with zipfile.ZipFile(path) as archive:
+        members = {one.filename.removesuffix(".npy"): one for one in archive.infolist()}
+        if len(members) != len(archive.infolist()) or not members.keys() <= DTYPES.keys():
+            raise ValueError(f"holds other arrays than {', '.join(DTYPES)}, each once")
+        if sum(one.file_size for one in members.values()) > MAX_CASE_BYTES:
+            raise ValueError(f"its arrays are larger than {MAX_CASE_BYTES} bytes together")
+        return {name: stored_array(archive, one) for name, one in members.items()}
+
+
+def stored_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> npt.NDArray[Any]:
+    """Return one array; ValueError where its header announces more than there is."""
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{member.filename} is no array of format 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"{member.filename} announces more than it holds")
+    with archive.open(member) as file:
+        found: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+        return found
+
+
+def check_arrays(part: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise ValueError unless the arrays have their types and fit each other."""
+    for name, found in part.items():
+        if found.dtype != DTYPES[name]:
+            raise ValueError(f"{name} is {found.dtype}, not {np.dtype(DTYPES[name])}")
+    axes, channels = part["input"].ndim - 1, part["input"].shape[:1]
+    if axes not in (2, 3) or not part["input"].size or not part["output"].size:
+        raise ValueError("input is not (channels, axes…) of an image, or something is empty")
+    if part["low"].shape != channels or part["high"].shape != channels:
+        raise ValueError("low and high are not one number for each channel of the input")
+    if part["output"].ndim not in (1, 1 + axes) or ("labels" in part and part["labels"].ndim != axes):
+        raise ValueError("output or labels do not have the axes of the input")
 
 
 def from_bytes(stored: npt.NDArray[np.uint8], low: Floats, high: Floats) -> Floats:

@@ -71,7 +71,17 @@ def redeclare(folder: Path, change: Callable[[dict[str, object]], object]) -> No
     write_manifest(folder)
 
 
+def key_twice(folder: Path) -> None:
+    """Say `not_for_clinical_use` twice: readers take the first or the last."""
+    raw = (folder / "package.json").read_text()
+    (folder / "package.json").write_text(
+        raw.replace('"not_for_clinical_use": true', '"not_for_clinical_use": true, "not_for_clinical_use": false')
+    )
+    write_manifest(folder)
+
+
 REFUSED: list[tuple[Callable[[Path], object], str]] = [
+    (key_twice, "package.json: the key 'not_for_clinical_use' stands twice"),
     (altered_byte, "weights.safetensors: its SHA-256"),
     (longer, "model.onnx: has"),
     (extra_file, "golden/run.py: there but not listed"),
