@@ -1,7 +1,6 @@
 """Architectures of MONAI that a package may name. It must never load weights from a network, or import MONAI early.
 
-Each takes a closed set of arguments, literals only. Before memory is taken, the network is built without any
-(meta device) and its parameters are counted, so that a declaration cannot ask for more than a host has.
+Each takes a closed set of arguments, literals only; models.networks counts parameters before memory is taken.
 Axes are (batch, channel, x, y[, z]).
 """
 
@@ -15,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-MOST_PARAMETERS = 500_000_000
 LARGEST_NUMBER = 4096
 LONGEST_LIST = 32
 DEEPEST = 4
@@ -89,10 +87,6 @@ def built(name: str, /, **kwargs: Any) -> nn.Module:
     check_kwargs(allowed, kwargs)
     if order is not None and sorted(order) != list(range(kwargs["out_channels"])):
         raise ValueError(f"{ORDER} must hold each of 0 … {kwargs['out_channels'] - 1} once")
-    with torch.device("meta"):
-        size = sum(one.numel() for one in made(allowed.target, kwargs).parameters())
-    if size > MOST_PARAMETERS:
-        raise ValueError(f"it would have {size} parameters, at most {MOST_PARAMETERS} are allowed")
     network = made(allowed.target, kwargs)
     return network if order is None else Reordered(network, order)
 

@@ -54,6 +54,12 @@ def convolution(inputs: int, outputs: int, stride: int = 1, dimensions: int = 3)
     )
 
 
+def check_depth(channels: Sequence[int], repeats: Sequence[int]) -> None:
+    """Raise ValueError for more layers than anyone means: each takes time to build, even without memory."""
+    if len(channels) > MOST_LEVELS or max(repeats, default=0) > MOST_REPEATS:
+        raise ValueError(f"at most {MOST_LEVELS} levels, and {MOST_REPEATS} convolutions on each")
+
+
 class ThinUNet(nn.Module):
     """A U-Net whose skips are added and whose finest level is thin, so that a CPU can train it.
 
@@ -71,6 +77,7 @@ class ThinUNet(nn.Module):
         dimensions: int = 3,
     ) -> None:
         super().__init__()
+        check_depth(channels, [*down, *up])
         layers = LAYERS[dimensions]
         self.interpolation = layers.interpolation
         before = [inputs, *channels[:-1]]
@@ -110,6 +117,7 @@ class ThinClassifier(nn.Module):
 
     def __init__(self, inputs: int, classes: int, channels: Sequence[int], dimensions: int = 3) -> None:
         super().__init__()
+        check_depth(channels, [])
         before = [inputs, *channels[:-1]]
         self.levels = nn.Sequential(
             *(
@@ -129,6 +137,8 @@ class ThinClassifier(nn.Module):
         return logits
 
 
+MOST_PARAMETERS = 500_000_000
+MOST_LEVELS, MOST_REPEATS = 16, 64  # of a thin network, and of convolutions on one of its levels
 GRAPH_ONLY = "onnx"  # stands where a package is a graph and its weights, without a network of ours
 ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
     "thin-unet": ThinUNet,
@@ -138,15 +148,22 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Return the untrained network `name`; PackageRefused for an unknown name or argument."""
+    """Return the untrained network `name`; PackageRefused for an unknown name or argument, or too large a network.
+
+    It is built without memory first (meta device) and its parameters are counted.
+    """
     if name == GRAPH_ONLY:
         raise PackageRefused("package.json: architecture 'onnx' is a graph alone; PyTorch can neither run nor train it")
     if name not in ARCHITECTURES:
         allowed = ", ".join(sorted(ARCHITECTURES))
         raise PackageRefused(f"package.json: architecture {name!r} is not known; allowed are {allowed}")
     try:
+        with torch.device("meta"):
+            size = count_parameters(ARCHITECTURES[name](**kwargs))
+        if size > MOST_PARAMETERS:
+            raise ValueError(f"it would have {size} parameters, at most {MOST_PARAMETERS} are allowed")
         return ARCHITECTURES[name](**kwargs)
-    except (TypeError, ValueError, IndexError) as error:
+    except (TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
         fault = next(iter(str(error).splitlines()), type(error).__name__)
         raise PackageRefused(f"package.json: architecture {name!r} does not take {dict(kwargs)} ({fault})") from error
 

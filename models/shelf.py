@@ -14,7 +14,7 @@ from typing import Any
 from appliance.errors import EngineUnavailable
 from appliance.volume import Volume
 from models.deciding import read, read_regions
-from models.engines import EngineChoice, OutOfMemory, Place, choose_engine
+from models.engines import EngineChoice, OutOfMemory, Place, choose_engine, first_line, ran_out_of_memory
 from models.footprint import Footprint, budget_mb, device_of
 from models.inference import Progress
 from models.locating import located_boxes, needs_locating
@@ -103,14 +103,22 @@ class Shelf:
             try:
                 with Footprint(loaded.choice.engine.device) as footprint:
                     reading: Reading = work(loaded)
-            except OutOfMemory as error:
-                self._next_rung(loaded, str(error))
-                continue
-            found = max(loaded.engine_mb + footprint.grown_mb, least_mb(package))
-            before = self._footprints.get(package.digest, 0.0)
-            loaded.memory_mb, loaded.measured = max(found, before), True
-            self._footprints[package.digest] = loaded.memory_mb
-            return reading, loaded
+            except (OutOfMemory, MemoryError, RuntimeError) as error:
+                if not ran_out_of_memory(error):
+                    raise
+                reason = first_line(error)
+            else:
+                break
+            self._next_rung(loaded, reason)  # outside of `except`, whose error holds what was being computed
+        self._measured(loaded, footprint.grown_mb)
+        return reading, loaded
+
+    def _measured(self, loaded: Loaded, grown_mb: float) -> None:
+        """Keep what a run needed."""
+        found = max(loaded.engine_mb + grown_mb, least_mb(loaded.package))
+        before = self._footprints.get(loaded.package.digest, 0.0)
+        loaded.memory_mb, loaded.measured = max(found, before), True
+        self._footprints[loaded.package.digest] = loaded.memory_mb
 
     def _next_rung(self, loaded: Loaded, reason: str) -> None:
         """Replace an engine that ran out of memory by one further down; EngineUnavailable if there is none."""

@@ -172,15 +172,28 @@ def onto(volume: Volume, reference: Volume, grid: Grid, device: torch.device) ->
     to_reference = np.diag([*step, 1.0])
     to_reference[:3, 3] = first
     place = np.linalg.inv(volume.affine) @ reference.affine @ to_reference  # network index → index of `volume`
-    matrix = torch.tensor(place, dtype=torch.float64)
-    axes = [torch.arange(size, dtype=torch.float64) for size in grid.size]
-    where = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) @ matrix[:3, :3].T + matrix[:3, 3]
-    last = torch.tensor([size - 1 for size in volume.shape], dtype=torch.float64)
-    outside = ((where < -0.5) | (where > last + 0.5)).any(-1).to(device)
-    share = (where / last.clamp(min=1) * 2 - 1).flip(-1).to(torch.float32).to(device)  # grid_sample wants (i, j, k)
-    voxels = on_device(volume.voxels, device)
-    sampled = functional.grid_sample(voxels[None, None], share[None], padding_mode="border", align_corners=True)
-    return torch.where(outside, voxels.min(), sampled[0, 0])
+    return sampled(on_device(volume.voxels, device), torch.tensor(place, dtype=torch.float64), grid.size)
+
+
+def sampled(voxels: Tensor, place: Tensor, size: Shape) -> Tensor:
+    """Return `voxels` (k, j, i) at `place` @ index of a grid of `size`, linearly interpolated, its lowest beyond them.
+
+    One slice at a time: the places of all voxels at once would take many times the room of the voxels.
+    """
+    axes = [torch.arange(count, dtype=torch.float64) for count in size]
+    first = torch.stack(torch.meshgrid(axes[0][:1], *axes[1:], indexing="ij"), -1) @ place[:3, :3].T + place[:3, 3]
+    last = torch.tensor([count - 1 for count in voxels.shape], dtype=torch.float64)
+    found = torch.empty(size, device=voxels.device)
+    lowest = voxels.min()
+    for k in range(size[0]):
+        where = first + k * place[:3, 0]
+        outside = ((where < -0.5) | (where > last + 0.5)).any(-1)[0].to(voxels.device)
+        share = (where / last.clamp(min=1) * 2 - 1).flip(-1).to(torch.float32)  # grid_sample wants (i, j, k)
+        plane = functional.grid_sample(
+            voxels[None, None], share[None].to(voxels.device), padding_mode="border", align_corners=True
+        )
+        found[k] = torch.where(outside, lowest, plane[0, 0, 0])
+    return found
 
 
 def labels_on_source(logits: Tensor, grid: Grid) -> Labels:

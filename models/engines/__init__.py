@@ -6,6 +6,7 @@ skipped in silence: `EngineChoice.skipped` holds the reason.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -35,6 +36,12 @@ NEEDS_GPU = frozenset({"tensorrt", "tensorrt-rtx", "torch-cuda"})
 
 class OutOfMemory(EngineUnavailable):
     """The device's memory did not suffice; a smaller batch, or the next rung, may."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory did not suffice, an engine's or a library's own."""
+    said = isinstance(error, RuntimeError) and re.search(r"out of memory|alloc", str(error), re.IGNORECASE)
+    return isinstance(error, OutOfMemory | MemoryError) or bool(said)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class EngineChoice:
     parity: tuple[Agreement, ...] = ()
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of a library's message, or the error's name where there is none."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
@@ -111,6 +118,10 @@ def choose_engine(package: Package, backends: Sequence[str], place: Place = Plac
                 engine.close()
         except EngineUnavailable as reason:
             skipped.append((rung, str(reason)))
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            skipped.append((rung, f"out of memory: {first_line(error)}"))
     reasons = "; ".join(f"{rung}: {reason}" for rung, reason in skipped) or "no backend is named"
     raise EngineUnavailable(f"{package.name} runs on no engine here: {reasons}")
 

@@ -18,7 +18,7 @@ from models.deciding import (
     logit,
     scaled,
 )
-from models.measure import longest_diameter, measure
+from models.measure import beat_of, longest_diameter, measure
 from models.operations import Orient, Resample, ToSourceGrid
 from models.outputs import CineSegmentation, Classification, Detection, Regression, Segmentation
 from models.package import Package
@@ -207,3 +207,12 @@ def test_each_side_is_a_finding_of_its_own(shipped: Package) -> None:
         ("Left cerebral cortex", "Left"),
         ("Right cerebral cortex", "Right"),
     ]
+
+
+def test_one_phase_without_a_cavity_makes_no_ejection_fraction() -> None:
+    outputs = CineSegmentation.model_validate({"kind": "cine_segmentation", "segments": [segment(1)], "cavity": 1})
+    maps = [np.ones((2, 4, 4), np.uint8) for _ in range(4)]
+    maps[2][:] = 0
+    volumes = [volume_of(one.astype(np.float32), np.diag([10.0, 10.0, 10.0, 1.0])) for one in maps]
+    with pytest.raises(ResultRejected, match="no cavity was found in phase 3 of 4"):
+        beat_of(maps, volumes, outputs)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import models.inference
 from appliance.errors import EngineUnavailable
 from appliance.volume import Volume
 from models.engines import EngineChoice, OutOfMemory, Place
@@ -87,6 +88,51 @@ def test_where_not_even_one_fits_the_next_rung_is_taken_and_the_reason_is_kept(
     assert engines["wide"].closed
     assert loaded.record()["skipped"] == [["wide", "no room"]]
     assert shelf.take(batched) is loaded
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("where", ["models.inference.prepared", "models.inference.window_weight"])
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda one: type(one).__name__)
+def test_memory_that_ends_beside_the_network_costs_the_rung_and_not_the_job(
+    engines: dict[str, Small],
+    batched: Package,
+    head: Volume,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    error: BaseException,
+) -> None:
+    raised = []
+    real = getattr(models.inference, where.rpartition(".")[2])
+
+    def full_once(*given: Any) -> Any:
+        if not raised:
+            raised.append(error)
+            raise error
+        return real(*given)
+
+    monkeypatch.setattr(where, full_once)
+    found, loaded = read(Shelf(["narrow", "plain"], PLACE), batched, head)
+    assert found.any()
+    assert loaded.choice.engine.name == "plain"
+    assert loaded.choice.skipped[0][0] == "narrow"
+    assert engines["narrow"].closed
+
+
+def test_another_error_beside_the_network_is_not_taken_for_memory(
+    engines: dict[str, Small], batched: Package, head: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*given: Any) -> None:
+        raise RuntimeError("expected a tensor of another shape")
+
+    monkeypatch.setattr("models.inference.prepared", wrong)
+    with pytest.raises(RuntimeError, match="another shape"):
+        read(Shelf(["narrow", "plain"], PLACE), batched, head)
 
 
 def test_where_no_rung_is_left_it_is_said(engines: dict[str, Small], batched: Package, head: Volume) -> None:

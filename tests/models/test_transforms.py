@@ -23,10 +23,12 @@ from models.operations import (
     ZScore,
 )
 from models.transforms import (
+    CPU,
     interpolated,
     labels_on_source,
     nearest_on_source,
     network_grid,
+    onto,
     prepared,
     require_finite,
     turn_towards,
@@ -187,6 +189,16 @@ def test_where_the_second_series_does_not_reach_its_lowest_value_stands() -> Non
     second = grid.turn.undo(image)[1].numpy()
     assert (second[5:] == -3.0).all()
     np.testing.assert_allclose(second[1:5], 7.0, rtol=1e-5)
+
+
+def test_bringing_a_second_series_onto_the_first_takes_no_more_room_than_the_series() -> None:
+    shifted = np.eye(4)
+    shifted[0, 3] = 0.5
+    first, second = (volume_of(np.ones((64, 48, 40), np.float32), affine) for affine in (np.eye(4), shifted))
+    with torch.profiler.profile(profile_memory=True) as watched:
+        found = onto(second, first, network_grid(first, [RAS]), CPU)
+    assert torch.allclose(found, torch.ones(()))
+    assert max(event.cpu_memory_usage for event in watched.events()) <= found.numel() * found.itemsize
 
 
 def test_the_foreground_is_cut_out_and_what_is_found_is_put_back() -> None:
