@@ -40,7 +40,7 @@ class Finding:
     probability: float | None = None  # 0…1, of a candidate or class
     operating_point: float | None = None  # the probability from which on it is reported as present
     laterality: Code | None = None
-    curve: tuple[tuple[float, float], ...] = ()  # over time: (ms, ml)
+    curve: tuple[tuple[float | None, float], ...] = ()  # over time: (ms after the R-wave where known, ml)
     candidate: bool = False  # one of several alike, told apart by nothing that holds over time
 
 

@@ -58,7 +58,8 @@ class FrameGeometry:
     pixel_spacing: tuple[float, float] | None  # between rows, between columns, mm
     frames: int = 1
     frame: int | None = None  # 1-based, for a frame of a multi-frame instance
-    temporal_position: str = ""  # trigger time or temporal position: several planes at one place
+    temporal_position: str = ""  # trigger time or temporal position: orders several planes at one place, has no unit
+    trigger_ms: float | None = None  # time after the R-wave, where the image says it
     problem: str = ""  # why the header could not be understood, if so
 
 

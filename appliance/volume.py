@@ -36,7 +36,7 @@ class Volume:
     frame_of_reference_uid: str
     frame_of_reference_derived: bool = False  # True: images had one each, or none; this one is ours
     modality: str = ""
-    time_ms: float = 0.0  # of this moment in a beat or series of moments
+    time_ms: float | None = None  # after the R-wave, of this moment in a beat; None where the images do not say
 
     @property
     def shape(self) -> tuple[int, int, int]:

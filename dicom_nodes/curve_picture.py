@@ -21,7 +21,7 @@ SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 610, 60, 340
 BACK, LINE, TEXT, MARK = (16, 16, 20), (90, 200, 250), (230, 230, 230), (255, 180, 60)
-Curve = Sequence[tuple[float, float]]  # (ms, ml)
+Curve = Sequence[tuple[float | None, float]]  # (ms after the R-wave where known, ml)
 
 
 def write_curve(curve: Curve, diastole: int, systole: int, source: SourceHeaders, context: ResultContext) -> bytes:
@@ -61,10 +61,17 @@ def drawn(curve: Curve, diastole: int, systole: int, context: ResultContext) -> 
         x, y = points[at]
         draw.ellipse([(x - 5, y - 5), (x + 5, y + 5)], MARK)
         draw.text((min(x + 8, RIGHT - 90), y + 8), f"{name} {curve[at][1]:.0f} ml", MARK, small)
+    times = times_of(curve)
     for n in range(0, len(curve), max(1, len(curve) // 8)):
-        draw.text((points[n][0] - 12, BOTTOM + 10), f"{curve[n][0]:.0f}", TEXT, small)
-    draw.text((LEFT, BOTTOM + 30), "ms after the R-wave", TEXT, small)
+        draw.text((points[n][0] - 12, BOTTOM + 10), f"{times[n]:.0f}" if times else str(n + 1), TEXT, small)
+    draw.text((LEFT, BOTTOM + 30), "ms after the R-wave" if times else "phase", TEXT, small)
     return np.asarray(picture, np.uint8)
+
+
+def times_of(curve: Curve) -> list[float]:
+    """Return the times of all moments, none where one is not known."""
+    times = [ms for ms, _ in curve if ms is not None]
+    return times if len(times) == len(curve) else []
 
 
 def place(n: int, ml: float, count: int, top_ml: float) -> tuple[float, float]:

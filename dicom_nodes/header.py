@@ -7,6 +7,7 @@ of it may reach a log, a warning or an error text.
 
 from __future__ import annotations
 
+import math
 import struct
 import warnings
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ ORIENTATION_GROUP, ORIENTATION = 0x00209116, 0x00200037
 MEASURES_GROUP, PIXEL_SPACING = 0x00289110, 0x00280030
 CONTENT_GROUP, TEMPORAL_INDEX = 0x00209111, 0x00209128
 TRIGGER_TIME, TEMPORAL_IDENTIFIER = 0x00181060, 0x00200100
+CARDIAC_GROUP, TRIGGER_DELAY = 0x00189118, 0x00209153  # Nominal Cardiac Trigger Delay Time, ms after the R-wave
 ROWS, COLUMNS, FRAMES, SOP_INSTANCE_UID = 0x00280010, 0x00280011, 0x00280008, 0x00080018
 
 
@@ -99,7 +101,8 @@ class FrameGroups:
     position: Dataset
     orientation: Dataset
     measures: Dataset
-    moment: str  # temporal position
+    moment: str  # when it was taken: a number without unit
+    trigger_ms: float | None  # after the R-wave
 
 
 def geometry(ds: Dataset) -> tuple[FrameGeometry, ...]:
@@ -108,7 +111,7 @@ def geometry(ds: Dataset) -> tuple[FrameGeometry, ...]:
     per_frame = frame_items(ds)
     if not per_frame:
         moment = text(ds, TRIGGER_TIME) or text(ds, TEMPORAL_IDENTIFIER)
-        plane = _plane(ds, FrameGroups(ds, ds, ds, moment), None, frames)
+        plane = _plane(ds, FrameGroups(ds, ds, ds, moment, _number(ds, TRIGGER_TIME)), None, frames)
         return (_with_problem(plane, "a multi-frame image that does not place its frames"),) if frames > 1 else (plane,)
     shared = next(iter(items(ds, SHARED)), Dataset())
     found = tuple(_plane(ds, _groups(item, shared), n, frames) for n, item in enumerate(per_frame, 1))
@@ -132,8 +135,10 @@ def _groups(item: Dataset, shared: Dataset) -> FrameGroups:
     def group(tag: int) -> Dataset:
         return next(iter(items(item, tag) or items(shared, tag)), Dataset())
 
-    moment = text(group(CONTENT_GROUP), TEMPORAL_INDEX)
-    return FrameGroups(group(POSITION_GROUP), group(ORIENTATION_GROUP), group(MEASURES_GROUP), moment)
+    cardiac = group(CARDIAC_GROUP)
+    moment = text(group(CONTENT_GROUP), TEMPORAL_INDEX) or text(cardiac, TRIGGER_DELAY)
+    places = group(POSITION_GROUP), group(ORIENTATION_GROUP), group(MEASURES_GROUP)
+    return FrameGroups(*places, moment, _number(cardiac, TRIGGER_DELAY))
 
 
 def _plane(ds: Dataset, groups: FrameGroups, frame: int | None, frames: int) -> FrameGeometry:
@@ -150,6 +155,7 @@ def _plane(ds: Dataset, groups: FrameGroups, frame: int | None, frames: int) -> 
         frames=frames,
         frame=frame,
         temporal_position=groups.moment,
+        trigger_ms=groups.trigger_ms,
         problem=position_problem or orientation_problem or spacing_problem,
     )
 
@@ -166,6 +172,12 @@ def _vector(ds: Dataset, tag: int, size: int, name: str) -> tuple[tuple[float, .
     if found == ():
         return None, ""
     return None, f"{name} is not {size} numbers"
+
+
+def _number(ds: Dataset, tag: int) -> float | None:
+    """Return the value where it is one finite number, else None."""
+    found = numbers(ds, tag)
+    return found[0] if found is not None and len(found) == 1 and math.isfinite(found[0]) else None
 
 
 def whole_between(ds: Dataset, tag: int, least: int, most: int) -> int | None:

@@ -74,10 +74,13 @@ def _group_of_the_whole(finding: Finding, content: Content) -> sr.MeasurementsAn
 
 
 def _curve_groups(finding: Finding, content: Content) -> list[sr.MeasurementsAndQualitativeEvaluations]:
-    """Return the volume at each moment of a beat, timed from the R-wave (TID 1501 with TID 1502)."""
+    """Return the volume at each moment of a beat, timed from the R-wave where that is known (TID 1501, TID 1502)."""
     groups = []
     for n, (ms, ml) in enumerate(finding.curve, start=1):
-        since = sr.LongitudinalTemporalOffsetFromEvent(round(ms, 3), concept(codes.MILLISECOND), concept(codes.R_WAVE))
+        since = None
+        if ms is not None:
+            units = concept(codes.MILLISECOND), concept(codes.R_WAVE)
+            since = sr.LongitudinalTemporalOffsetFromEvent(round(ms, 3), *units)
         moment = sr.TimePointContext(time_point=f"phase {n}", time_point_order=n, temporal_offset_from_event=since)
         groups.append(
             sr.MeasurementsAndQualitativeEvaluations(

@@ -99,13 +99,10 @@ def _volume(images: Sequence[ImageFile], slices: Sequence[_Slice], stack: grid.S
     return volume, source
 
 
-def _time_ms(slices: Sequence[_Slice]) -> float:
-    """Return the mean trigger time of the slices; 0 where they say none."""
-    times = [one.plane.temporal_position for one in slices]
-    try:
-        return sum(float(one) for one in times) / len(times) if all(times) else 0.0
-    except ValueError:
-        return 0.0
+def _time_ms(slices: Sequence[_Slice]) -> float | None:
+    """Return the mean time of the slices after the R-wave; None where one of them does not say it."""
+    times = [one.plane.trigger_ms for one in slices if one.plane.trigger_ms is not None]
+    return sum(times) / len(times) if len(times) == len(slices) else None
 
 
 def _open_all(paths: Sequence[Path]) -> list[ImageFile]:

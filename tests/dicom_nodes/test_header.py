@@ -137,10 +137,27 @@ def test_enhanced_geometry_is_one_plane_a_frame() -> None:
 def test_temporal_position_of_classic_images() -> None:
     ds = image()
     ds.TriggerTime = "12.5"
-    assert geometry(ds)[0].temporal_position == "12.5"
+    assert (geometry(ds)[0].temporal_position, geometry(ds)[0].trigger_ms) == ("12.5", 12.5)
     del ds.TriggerTime
     ds.TemporalPositionIdentifier = "3"
-    assert geometry(ds)[0].temporal_position == "3"
+    assert (geometry(ds)[0].temporal_position, geometry(ds)[0].trigger_ms) == ("3", None)
+
+
+def test_the_trigger_delay_of_enhanced_frames_is_a_time_and_their_index_is_none() -> None:
+    ds = phantoms.enhanced()
+    assert {plane.trigger_ms for plane in geometry(read_header(part10(ds)))} == {None}
+    for n, item in enumerate(ds.PerFrameFunctionalGroupsSequence):
+        delay = Dataset()
+        delay.NominalCardiacTriggerDelayTime = 40.5 * n
+        item.CardiacSynchronizationSequence = [delay]
+    planes = geometry(read_header(part10(ds)))
+    assert [plane.trigger_ms for plane in planes] == [40.5 * n for n in range(len(planes))]
+    assert {plane.temporal_position for plane in planes} == {"1"}
+    for item in ds.PerFrameFunctionalGroupsSequence:
+        del item.FrameContentSequence
+    assert [float(plane.temporal_position) for plane in geometry(read_header(part10(ds)))] == [
+        40.5 * n for n in range(len(planes))
+    ]
 
 
 @pytest.mark.parametrize(

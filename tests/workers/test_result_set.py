@@ -129,13 +129,15 @@ def test_a_side_is_told_with_the_place(package: Package, tmp_path: Path) -> None
     assert faults(objects, tmp_path) == []
 
 
-def cine(folder: Path, times: int = 5) -> list[Path]:
-    """Write a series of several moments; each image has its trigger time."""
+def cine(folder: Path, times: int = 5, *, timed: bool = True) -> list[Path]:
+    """Write a series of several moments; each image has its trigger time, or only the number of its moment."""
     images = []
     for t in range(times):
         for k, ds in enumerate(phantoms.series()):
             ds.SOPInstanceUID = f"{ds.SOPInstanceUID}.{t}"
-            ds.TriggerTime = 40.0 * t + k
+            if timed:
+                ds.TriggerTime = 40.0 * t + k
+            ds.TemporalPositionIdentifier = t + 1
             ds.InstanceNumber = k * times + t + 1
             images.append(ds)
     return phantoms.write_series(folder, images)
@@ -173,6 +175,32 @@ def test_a_beat_has_two_segmentations_a_curve_and_one_report_over_all_images(pac
     assert sorted(len(one.ReferencedSOPSequence) for one in evidence) == [1, 1, 1, 5 * 12]
     assert len({one.at.series_instance_uid for one in objects}) == 4
     assert faults(objects, tmp_path) == []
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_only_what_is_timed_from_the_r_wave_is_said_in_ms(package: Package, tmp_path: Path, timed: bool) -> None:
+    segment = {"number": 1, "name": "LV", "category": CODE, "type": CODE, "rgb": [200, 0, 0]}
+    outputs = CineSegmentation.model_validate({"kind": "cine_segmentation", "segments": [segment], "cavity": 1})
+    sequence = read_sequence(cine(tmp_path, timed=timed))
+    maps = [np.zeros(sequence[0][0].shape, np.uint8) for _ in sequence]
+    for size, label_map in zip((10, 12, 8, 4, 7), maps, strict=True):
+        label_map[3:9, 10 : 10 + size, 10 : 10 + size] = 1
+    moments = [Moment((volume,), (source,)) for volume, source in sequence]
+    objects, (cavity,) = made_of(Reading(tuple(maps)), moments, with_outputs(package, outputs))
+    times = [5.5 + 40 * n for n in range(5)] if timed else [None] * 5
+    assert [ms for ms, _ in cavity.curve] == times
+    told = parsed(objects[0]).to_json()
+    assert ("Temporal Offset" in told) is timed
+    assert told.count('"phase 5"') >= 1
+    assert faults(objects, tmp_path) == []
+
+
+def test_the_curve_of_untimed_moments_counts_phases(package: Package) -> None:
+    from dicom_nodes.curve_picture import drawn, times_of
+
+    timed, untimed = [(0.0, 100.0), (40.0, 60.0)], [(None, 100.0), (40.0, 60.0)]
+    assert (times_of(timed), times_of(untimed)) == ([0.0, 40.0], [])
+    assert not np.array_equal(drawn(timed, 0, 1, context()), drawn(untimed, 0, 1, context()))
 
 
 def test_the_curve_is_a_picture_that_names_no_patient(package: Package, tmp_path: Path) -> None:
