@@ -18,11 +18,11 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     "queued": frozenset({"running", "failed", "cancelled", "superseded"}),
     "running": frozenset({"queued", "delivering", "completed", "unsuitable", "failed", "cancelled", "superseded"}),
     "delivering": frozenset({"completed", "failed", "superseded"}),
-    "completed": frozenset({"superseded"}),
+    "completed": frozenset({"delivering", "superseded"}),  # a further destination
     "unsuitable": frozenset({"queued"}),
     "failed": frozenset({"queued", "delivering", "superseded"}),
     "cancelled": frozenset({"queued"}),
-    "superseded": frozenset(),
+    "superseded": frozenset({"queued"}),  # its images are the current ones again, and it never had results
 }
 STATES = tuple(TRANSITIONS)
 NAMESPACE = uuid.UUID("6f3a2f0e-52c5-5d6e-9d42-1914c0de1914")  # of all UUIDv5 this project derives

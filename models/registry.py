@@ -18,10 +18,9 @@ from pathlib import Path
 
 from appliance.catalogue import Catalogue, packages
 from appliance.catalogue.connection import now
-from appliance.catalogue.packages import Change
 from appliance.errors import Missing, PackageRefused, SettingsError
 from appliance.log import logger
-from appliance.package_life import VersionRow, version_order
+from appliance.package_life import Change, VersionRow, version_order
 from appliance.settings import Settings
 from models.archive import unpacked
 from models.package import MANIFEST, Package, load_package, load_signed
@@ -187,12 +186,11 @@ class Registry:
     def _adopt(self, package: Package) -> None:
         with self.catalogue.read() as connection:
             known = packages.by_digest(connection, package.digest)
-        if known is not None and self._loads(known):
-            return
-        with unpacked(package.folder, self._staging()) as folder:
-            row, _ = self._keep(folder, load_signed(folder, zoo_trust()))
-        if known is None:
-            self._activate_first(row)
+        if known is None or not self._loads(known):
+            with unpacked(package.folder, self._staging()) as folder:
+                known, _ = self._keep(folder, load_signed(folder, zoo_trust()))
+        if known.state == "installed":  # just now, or by a process that was killed right after
+            self._activate_first(known)
 
     def _loads(self, row: VersionRow) -> bool:
         try:

@@ -65,6 +65,9 @@ def make_app(url: str) -> Celery:
             "unacked_restore_throttle": 1,
             "socket_timeout": 5,
             "socket_connect_timeout": 3,
+            "max_retries": 1,  # of ringing: dispatch never stands still for a broker that is away
+            "interval_start": 0,
+            "interval_step": 0.1,
             "socket_keepalive": True,
             "health_check_interval": 30,
         },

@@ -121,17 +121,18 @@ class Dispatch:
             if decisions.study_summary(connection, study) != summary:
                 return []  # it grew meanwhile; the next pass sees it whole
             new = [decisions.record_decision(connection, summary, to, what, now()) for to, what in decided]
-            new += [decisions.open_shadow(connection, summary, to, what, now()) for to, what in shadows]
+            opened = [decisions.open_shadow(connection, summary, to, what, now()) for to, what in shadows]
             decisions.mark_routed(connection, study, now())
         logger().info("study_routed", study=study, outcomes=[what.outcome for _, what in decided])
-        return [job for job in new if job]
+        return [job for job in new if job] + [job for job, is_new in opened if is_new]
 
     def _decided(self, route: Route, summary: StudySummary) -> tuple[RoutedPackage, RouteDecision]:
         try:
             package = self.registry.routed(route.package)
         except CurieError as error:
             return unresolved(route), RouteDecision("failed", str(error))
-        return target(route, package), route_decision(summary, route.match, package.requirements)
+        to = replace(target(route, package), accepted={one.name: one.results for one in self.settings.destinations})
+        return to, route_decision(summary, route.match, package.requirements)
 
     def _shadows(self, route: Route, summary: StudySummary) -> list[tuple[RoutedPackage, RouteDecision]]:
         """Return the jobs of versions that run beside the active one; a version pinned by the route has none."""

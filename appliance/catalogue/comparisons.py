@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, exists, insert, or_, select
+from sqlalchemy import Connection, and_, exists, insert, literal, or_, select
 
 from appliance.catalogue.tables import comparison, job, result, series
-
-FINISHED = ("delivering", "completed", "superseded")
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,13 @@ class Pair:
 
 
 def uncompared(connection: Connection, job_id: str) -> list[Pair]:
-    """Return the pairs of this finished job with jobs of other versions on its input set, not compared so far."""
+    """Return the pairs of this job with jobs of other versions that have results of its images, not compared so far."""
     mine = connection.execute(select(job).where(job.c.id == job_id)).one()
-    known = exists().where(
-        or_(
-            (comparison.c.job_a == job_id) & (comparison.c.job_b == job.c.id),
-            (comparison.c.job_b == job_id) & (comparison.c.job_a == job.c.id),
-        )
-    )
     others = connection.execute(
         select(job)
-        .where(job.c.input_set == mine.input_set, job.c.package == mine.package, job.c.id != job_id)
-        .where(job.c.state.in_(FINISHED), ~known)
+        .where(job.c.study_instance_uid == mine.study_instance_uid, job.c.input_set == mine.input_set)
+        .where(job.c.package == mine.package, job.c.id != job_id)
+        .where(_has_results(job), ~_known(literal(job_id), job.c.id))
         .order_by(job.c.created_at)
     ).all()
     scanner = _scanner(connection, mine.study_instance_uid, mine.series_instance_uid)
@@ -55,6 +48,28 @@ def uncompared(connection: Connection, job_id: str) -> list[Pair]:
         first, second = sorted((mine, other), key=lambda row: (row.shadow, row.created_at))
         pairs.append(Pair(_answer(connection, first), _answer(connection, second), scanner))
     return pairs
+
+
+def _has_results(of: Any) -> Any:
+    return select(result.c.job_id).where(result.c.job_id == of.c.id, of.c.tells == "").exists()
+
+
+def _known(one: Any, other: Any) -> Any:
+    return exists().where(
+        or_(
+            (comparison.c.job_a == one) & (comparison.c.job_b == other),
+            (comparison.c.job_b == one) & (comparison.c.job_a == other),
+        )
+    )
+
+
+def left(connection: Connection) -> list[str]:
+    """Return the jobs with results that were not compared with one of another version: a worker died before."""
+    other = job.alias()
+    same = [job.c[name] == other.c[name] for name in ("study_instance_uid", "input_set", "package")]
+    query = select(job.c.id).join(other, and_(*same, job.c.id < other.c.id)).distinct()
+    unknown = (_has_results(job), _has_results(other), ~_known(job.c.id, other.c.id))
+    return list(connection.execute(query.where(*unknown)).scalars())
 
 
 def _answer(connection: Connection, row: Any) -> Answer:

@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from appliance.catalogue import events
+from appliance.catalogue.outbox import address
 from appliance.catalogue.tables import instance, job, job_destination, job_input, outbox, outcome, result
 from appliance.errors import Missing, SettingsError
 from appliance.job import ObjectReference, Prior, may_become
@@ -205,52 +206,31 @@ def commit_results(
 
     `accepted`: destination name → roles it takes. `record`: engine, timings and findings of the job row.
     """
-    wanted = connection.execute(
-        select(job_destination.c.destination).where(job_destination.c.job_id == held.id)
-    ).scalars()
-    rows = [
-        (one.sop_instance_uid, name) for name in wanted.all() for one in results if one.role in accepted.get(name, ())
-    ]
-    state = "delivering" if rows else "completed"
     done = connection.execute(
-        update(job)
-        .where(*_held(held))
-        .values(state=state, finished_at=None if rows else now, lease_until=None, **record)
+        update(job).where(*_held(held)).values(state="completed", finished_at=now, lease_until=None, **record)
     )
     if done.rowcount != 1:
         raise Fenced(held.id)
     connection.execute(insert(result), [{**asdict(one), "job_id": held.id, "created_at": now} for one in results])
-    if rows:
-        connection.execute(
-            insert(outbox),
-            [
-                {
-                    "sop_instance_uid": uid,
-                    "job_id": held.id,
-                    "destination": name,
-                    "state": "waiting",
-                    "due_at": now,
-                }
-                for uid, name in rows
-            ],
-        )
-    _supersede_delivered(connection, held, now)
+    if address(connection, held.id, accepted, now):
+        connection.execute(update(job).where(job.c.id == held.id).values(state="delivering", finished_at=None))
+    if held.supersedes is not None:
+        supersede_replaced(connection, held.study_instance_uid, held.supersedes, now)
     events.record(connection, "results_written", study=held.study_instance_uid, job=held.id, results=len(results))
 
 
-def _supersede_delivered(connection: Connection, held: Claim, now: datetime) -> None:
-    if held.supersedes is None:
-        return
-    wanted = select(outcome.c.job_id).where(outcome.c.job_id == held.supersedes)
+def supersede_replaced(connection: Connection, study_uid: str, job_id: str, now: datetime) -> None:
+    """End a job whose results newer ones replace, unless another route still asks for it."""
+    wanted = select(outcome.c.job_id).where(outcome.c.job_id == job_id)
     if connection.execute(wanted).first():
-        return  # another route still asks for it
+        return
     done = connection.execute(
         update(job)
-        .where(job.c.id == held.supersedes, job.c.state.in_(may_become("superseded")))
+        .where(job.c.id == job_id, job.c.state.in_(may_become("superseded")))
         .values(state="superseded", reason="a newer result replaces this one", finished_at=now)
     )
     if done.rowcount:
-        events.record(connection, "job_superseded", study=held.study_instance_uid, job=held.supersedes)
+        events.record(connection, "job_superseded", study=study_uid, job=job_id)
 
 
 def finish(connection: Connection, held: Claim, state: str, reason: str, now: datetime) -> None:
@@ -323,7 +303,7 @@ def due_count(connection: Connection, now: datetime) -> int:
 def retry(connection: Connection, job_id: str, now: datetime) -> str:
     """Queue a failed, unsuitable or cancelled job again, or its rejected deliveries. Returns the new state."""
     row = _row(connection, job_id)
-    if row.state == "running" or row.state not in may_become("queued"):
+    if row.state in ("running", "superseded") or row.state not in may_become("queued"):
         raise SettingsError(f"job {job_id} is {row.state}; only failed, unsuitable or cancelled jobs can be retried")
     _refuse_blocked(connection, row)
     has_results = bool(results_of(connection, job_id))

@@ -5,7 +5,7 @@ A row is in one state: waiting → delivered → committed, or rejected. The byt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from appliance.catalogue import events
-from appliance.catalogue.tables import commitment_report, job, outbox, result
+from appliance.catalogue.tables import commitment_report, job, job_destination, outbox, result
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,37 @@ def _parcels(connection: Connection, *where: Any) -> list[Parcel]:
         .order_by(outbox.c.id)
     ).all()
     return [Parcel(**row._mapping) for row in rows]
+
+
+def address(connection: Connection, job_id: str, accepted: Mapping[str, tuple[str, ...]], now: datetime) -> int:
+    """Write a row for each result of a job and destination that takes it and has none; returns how many are new.
+
+    `accepted`: destination name → roles it takes. What a shadow made goes nowhere.
+    """
+    there = select(outbox.c.id).where(
+        outbox.c.sop_instance_uid == result.c.sop_instance_uid, outbox.c.destination == job_destination.c.destination
+    )
+    rows = connection.execute(
+        select(result.c.sop_instance_uid, result.c.role, job_destination.c.destination)
+        .join(job, job.c.id == result.c.job_id)
+        .join(job_destination, job_destination.c.job_id == job.c.id)
+        .where(job.c.id == job_id, job.c.shadow == 0, ~there.exists())
+        .order_by(job_destination.c.destination, result.c.role, result.c.sop_instance_uid)
+    ).all()
+    new = [
+        {
+            "sop_instance_uid": row.sop_instance_uid,
+            "job_id": job_id,
+            "destination": row.destination,
+            "state": "waiting",
+            "due_at": now,
+        }
+        for row in rows
+        if row.role in accepted.get(row.destination, ())
+    ]
+    if new:
+        connection.execute(insert(outbox), new)
+    return len(new)
 
 
 def due(connection: Connection, now: datetime, state: str = "waiting") -> list[Parcel]:

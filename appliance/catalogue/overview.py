@@ -146,15 +146,14 @@ def _superseded(
     connection: Connection, study_uid: str, shown: list[str | None], last_received_at: datetime
 ) -> list[dict[str, Any]]:
     rows = connection.execute(
-        select(job.c.id, job.c.package, job.c.package_version)
-        .where(job.c.study_instance_uid == study_uid, job.c.state == "superseded")
+        select(job.c.id, job.c.package)
+        .where(job.c.study_instance_uid == study_uid, job.c.state == "superseded", job.c.shadow == 0)
         .order_by(job.c.created_at)
     ).all()
     return [
         {
             "route": "",
             "package": row.package,
-            "version": row.package_version,
             **_job_outcome(connection, row.id, last_received_at),
         }
         for row in rows
@@ -166,6 +165,7 @@ def _job_outcome(connection: Connection, job_id: str, last_received_at: datetime
     row = connection.execute(select(job).where(job.c.id == job_id)).one()
     state = OUTCOMES.get(row.state, row.state)
     return {
+        "version": row.package_version,  # of the version that answered, be another one active meanwhile
         "outcome": state,
         "reason": "" if state in ("pending", "completed") else row.reason,
         "job": row.id,

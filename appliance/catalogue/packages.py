@@ -5,31 +5,15 @@ A change is one transaction: the version that was active retires and the new one
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, exc, insert, select, update
 
 from appliance.catalogue import events
 from appliance.catalogue.tables import engine_report, package_change, package_version
 from appliance.errors import Missing, SettingsError
-from appliance.package_life import VersionRow, require_change, version_order
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a person wants of a package, and whether it is done or waits for a second person."""
-
-    package: str
-    kind: str
-    before: str
-    after: str
-    person: str
-    reason: str
-    asked_at: datetime
-    second_person: str
-    done_at: datetime | None
+from appliance.package_life import Change, VersionRow, require_change, version_before, version_order
 
 
 def _version(row: Row[Any]) -> VersionRow:
@@ -106,12 +90,39 @@ def make_active(connection: Connection, row: VersionRow, change: Change, now: da
     held = active(connection, row.package)
     if held is not None:
         set_state(connection, held, "retired", now, change=change.kind, replaced_by=row.version)
-    set_state(connection, row, "active", now, change=change.kind, person=change.person, reason=change.reason)
+    who = {"person": change.person, "second_person": change.second_person}
+    try:
+        set_state(connection, row, "active", now, change=change.kind, **who, reason=change.reason)
+    except exc.IntegrityError:
+        raise SettingsError(
+            f"another version of {row.package} became active this moment; look again with `curie models list`"
+        ) from None
+
+
+def passed(connection: Connection, row: VersionRow) -> bool:
+    """Return whether a version was found good here: an engine agreed with its golden cases, or it was active before."""
+    made_active = [one for one in changes(connection, row.package) if one.done_at and one.after == row.version]
+    return bool(made_active or engine_reports(connection, row.digest))
 
 
 def record_change(connection: Connection, change: Change) -> None:
-    """Append one change of a package."""
+    """Append one change of a package, or what waits for a second person."""
     connection.execute(insert(package_change).values(**change.__dict__))
+    if change.done_at is None:
+        _record_asked(connection, "package_change_asked", change)
+
+
+def _record_asked(connection: Connection, kind: str, change: Change, **detail: str) -> None:
+    events.record(
+        connection,
+        kind,
+        package=change.package,
+        version=change.after,
+        change=change.kind,
+        person=change.person,
+        reason=change.reason,
+        **detail,
+    )
 
 
 def waiting_change(connection: Connection, package: str) -> Change | None:
@@ -121,9 +132,14 @@ def waiting_change(connection: Connection, package: str) -> Change | None:
     return _change(rows[0]) if rows else None
 
 
-def forget_waiting(connection: Connection, package: str) -> None:
-    """Remove what waits for a second person: it was done, or something else was asked for."""
-    where = (package_change.c.package == package, package_change.c.done_at.is_(None))
+def forget_waiting(connection: Connection, new: Change) -> None:
+    """Remove what waits for a second person: `new` does it, or asks for something else."""
+    waits = waiting_change(connection, new.package)
+    if waits is None:
+        return
+    if not new.second_person:
+        _record_asked(connection, "package_change_dropped", waits, dropped_by=new.person)
+    where = (package_change.c.package == new.package, package_change.c.done_at.is_(None))
     connection.execute(delete(package_change).where(*where))
 
 
@@ -140,21 +156,35 @@ def _change(row: Row[Any]) -> Change:
 def before_active(connection: Connection, package: str) -> VersionRow:
     """Return the version that a rollback goes to: the one active before. Raises Missing if there is none."""
     held = active(connection, package)
-    for change in changes(connection, package):
-        back = held is None and change.kind == "retire"
-        if change.done_at is None or not change.before or not (back or (held and change.after == held.version)):
-            continue
-        row = version(connection, package, change.before)
-        if row is not None:
-            return row
-    raise Missing(f"no version of {package} was active before; `curie models show {package}` tells its history")
+    number = version_before(changes(connection, package), held.version if held else None)
+    row = version(connection, package, number) if number else None
+    if row is None:
+        raise Missing(
+            f"no version of {package} was active before that no rollback left; `curie models show {package}` tells "
+            f"its history, `curie models rollback {package}@VERSION` names one"
+        )
+    return row
+
+
+def named_before(connection: Connection, package: str, number: str) -> VersionRow:
+    """Return a version that a person names for a rollback. Raises Missing unless it was active before."""
+    row = version(connection, package, number)
+    if row is None or not any(one.done_at and one.after == number for one in changes(connection, package)):
+        raise Missing(f"{package}@{number} was never active here; `curie models show {package}` tells its history")
+    return row
 
 
 def keep_engine_report(connection: Connection, report: dict[str, Any], now: datetime) -> None:
-    """Record what a host's device runs a package on: the columns of `engine_report`, without the time."""
-    key = ("host", "device", "package_digest")
-    connection.execute(delete(engine_report).where(*(engine_report.c[name] == report[name] for name in key)))
-    connection.execute(insert(engine_report).values(**report, at=now))
+    """Record what a host's device runs a package on: the columns of `engine_report`, without the time.
+
+    A package that was loaded and has not run yet keeps the memory it was measured to need before.
+    """
+    where = [engine_report.c[name] == report[name] for name in ("host", "device", "package_digest")]
+    values = {**report, "at": now}
+    if report["memory_mb"] is None:
+        del values["memory_mb"]
+    if not connection.execute(update(engine_report).where(*where).values(**values)).rowcount:
+        connection.execute(insert(engine_report).values(**values))
 
 
 def engine_reports(connection: Connection, digest: str) -> list[dict[str, Any]]:

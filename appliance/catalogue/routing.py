@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from appliance.catalogue import events
+from appliance.catalogue.adoption import adopt
 from appliance.catalogue.tables import (
     instance,
     job,
@@ -37,6 +38,7 @@ class RoutedPackage:
     destinations: tuple[str, ...]
     priority: int
     shadow: bool = False  # its results stay in the appliance
+    accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # destination → roles it takes
 
 
 def studies_to_route(connection: Connection) -> list[str]:
@@ -45,6 +47,12 @@ def studies_to_route(connection: Connection) -> list[str]:
         select(study.c.study_instance_uid).where(study.c.state == "complete", study.c.routed == 0)
     )
     return list(rows.scalars())
+
+
+def is_routed(connection: Connection, study_uid: str) -> bool:
+    """Return whether a study is complete and every route has decided about it."""
+    where = (study.c.study_instance_uid == study_uid, study.c.state == "complete", study.c.routed == 1)
+    return connection.execute(select(study.c.study_instance_uid).where(*where)).first() is not None
 
 
 def study_summary(connection: Connection, study_uid: str) -> StudySummary:
@@ -126,6 +134,9 @@ def record_decision(
             decided_at=now,
         )
     )
+    if identity is not None and new_id is None:
+        replaced = None if identity == before else _last_with_results(connection, before)
+        adopt(connection, identity, target.priority, target.accepted, replaced, now)
     if decision.outcome == "failed":
         _withdraw(connection, summary.study_instance_uid, target.package, decision.reason, now)
     return new_id
@@ -151,10 +162,9 @@ def _withdraw(connection: Connection, study_uid: str, package: str, reason: str,
 
 def open_shadow(
     connection: Connection, summary: StudySummary, target: RoutedPackage, decision: RouteDecision, now: datetime
-) -> str | None:
-    """Open a job whose results stay here, after all others and without an outcome; its id where it is new."""
-    identity, new = _open_job(connection, summary, target, decision.series, None, now)
-    return identity if new else None
+) -> tuple[str, bool]:
+    """Open a job whose results stay here, after all others and without an outcome; its id, and whether it is new."""
+    return _open_job(connection, summary, target, decision.series, None, now)
 
 
 def _open_job(
@@ -181,7 +191,7 @@ def _open_job(
     return identity, known is None
 
 
-def _instances(summary: StudySummary, chosen: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _instances(summary: StudySummary, chosen: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
     uids = {uid for _, uid in chosen}
     return [pair for one in summary.series if one.series_instance_uid in uids for pair in one.instances]
 
@@ -218,6 +228,24 @@ def _supersede_unasked(connection: Connection, study_uid: str, now: datetime) ->
         .returning(job.c.id)
     )
     for id in done.scalars().all():
+        events.record(connection, "job_superseded", study=study_uid, job=id)
+
+
+def _supersede_outdated_shadows(connection: Connection, study_uid: str, now: datetime) -> None:
+    """Supersede the unfinished shadow jobs of a study whose images are no longer the current ones."""
+    summary = study_summary(connection, study_uid)
+    rows = connection.execute(
+        select(job.c.id, job.c.inputs, job.c.input_set)
+        .where(job.c.study_instance_uid == study_uid, job.c.shadow == 1)
+        .where(job.c.state.in_(("queued", "running")))
+    ).all()
+    outdated = [row.id for row in rows if input_set_digest(_instances(summary, row.inputs)) != row.input_set]
+    connection.execute(
+        update(job)
+        .where(job.c.id.in_(outdated))
+        .values(state="superseded", reason="images arrived later", finished_at=now, token=job.c.token + 1)
+    )
+    for id in outdated:
         events.record(connection, "job_superseded", study=study_uid, job=id)
 
 
@@ -276,6 +304,7 @@ def _insert_job(
 def mark_routed(connection: Connection, study_uid: str, now: datetime) -> None:
     """Record that every route has decided about the study, and end the jobs that none of them wants any more."""
     _supersede_unasked(connection, study_uid, now)
+    _supersede_outdated_shadows(connection, study_uid, now)
     connection.execute(
         update(study).where(study.c.study_instance_uid == study_uid, study.c.state == "complete").values(routed=1)
     )

@@ -9,12 +9,12 @@ import typer
 from sqlalchemy import Connection
 
 from appliance.catalogue import packages
+from appliance.catalogue.adoption import withdraw_version
 from appliance.catalogue.connection import now
-from appliance.catalogue.packages import Change
 from appliance.cli.models import NameArgument, registry
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table
 from appliance.errors import SettingsError
-from appliance.package_life import VersionRow, require_change, signed_by_person
+from appliance.package_life import Change, VersionRow, require_change, require_gate, signed_by_person
 
 PersonOption = Annotated[str, typer.Option("--by", help="Your name; it goes on record.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, in a sentence; it goes on record.")]
@@ -34,6 +34,8 @@ def shadow(
             raise SettingsError(f"{row.name} is {row.state}, not in shadow")
         with opened.catalogue.write() as connection:
             packages.set_state(connection, row, state, now())
+            if off:
+                withdraw_version(connection, row, now())
     if json:
         print_json({"package": row.package, "version": row.version, "state": state})
     else:
@@ -48,13 +50,13 @@ def promote(
 
 
 def rollback(
-    package: Annotated[str, typer.Argument(help="Package, e.g. brain-structures.")],
+    package: Annotated[str, typer.Argument(help='"brain-structures" (the version before), or one: "…@1.0.0".')],
     by: PersonOption,
     reason: ReasonOption,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Make the version active again that was so before."""
+    """Make the version active again that was so before; studies that still wait are read by it."""
     _change("rollback", package, by, reason, json=json, config=config)
 
 
@@ -68,6 +70,7 @@ def retire(
         change = Change(row.package, "retire", row.version, "", person, why, at, "", at)
         with opened.catalogue.write() as connection:
             packages.set_state(connection, row, "retired", at, person=person, reason=why)
+            withdraw_version(connection, row, at)
             if row.state == "active":
                 packages.record_change(connection, change)
     _tell(row, "retired", change, json=json)
@@ -76,17 +79,29 @@ def retire(
 def _change(kind: str, name: str, by: str, reason: str, *, json: bool, config: Any) -> None:
     person, why = signed_by_person(by, reason)
     with registry(config) as opened:
+        row = _target(kind, name, opened)
         two = opened.settings.models.two_person_promotion
         with opened.catalogue.write() as connection:
-            row = _target(connection, kind, name, opened)
+            if packages.version(connection, row.package, row.version) != row:
+                raise SettingsError(f"{row.name} was changed by somebody else meanwhile; look again")
             change, done = _decided(connection, kind, row, person, why, now(), two_persons=two)
     _tell(row, "active" if done else row.state, change, json=json)
 
 
-def _target(connection: Connection, kind: str, name: str, opened: Any) -> VersionRow:
-    row = packages.before_active(connection, name.partition("@")[0]) if kind == "rollback" else opened.row(name)
-    require_change(row, "active")
-    opened.load(row)  # its files are whole
+def _target(kind: str, name: str, opened: Any) -> VersionRow:
+    """Return the version to make active: it may be so, passed the gate, and its files are whole."""
+    package, _, number = name.partition("@")
+    with opened.catalogue.read() as connection:
+        row: VersionRow
+        if kind == "promote":
+            row = opened.row(name)
+        elif number:
+            row = packages.named_before(connection, package, number)
+        else:
+            row = packages.before_active(connection, package)
+        require_change(row, "active")
+        require_gate(row, passed=packages.passed(connection, row))
+    opened.load(row)
     return row
 
 
@@ -106,9 +121,11 @@ def _decided(
         change = Change(row.package, kind, before, row.version, asked.person, joined, asked.asked_at, person, at)
     else:
         change = Change(row.package, kind, before, row.version, person, why, at, "", None)
-    packages.forget_waiting(connection, row.package)
+    packages.forget_waiting(connection, change)
     if change.done_at is not None:
         packages.make_active(connection, row, change, at)
+        if held is not None and kind == "rollback":
+            withdraw_version(connection, held, at)
     packages.record_change(connection, change)
     return change, change.done_at is not None
 

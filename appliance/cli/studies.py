@@ -13,10 +13,27 @@ from appliance.cli.output import ConfigOption, JsonOption, console, print_json, 
 from appliance.package_life import VersionRow
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from appliance.routing import RouteDecision
+    from appliance.study import StudySummary
+    from models.package import Package
     from models.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="Studies that were received.")
 REPLAY_PRIORITY = 29  # after everything else
+NOT_ROUTED = "it is not complete, or its routes have not decided yet; replay it afterwards"
+# state in which a job is found → what `curie studies replay` says of it
+REPLAYED = {
+    "new": "queued",
+    "queued": "queued already",
+    "running": "running already",
+    "delivering": "read by this version already",
+    "completed": "read by this version already",
+    "failed": "queued again",
+    "cancelled": "queued again",
+    "superseded": "queued again",
+}
 StudyArgument = Annotated[str, typer.Argument(help="Study Instance UID or Accession Number.")]
 
 
@@ -53,27 +70,42 @@ def replay(
         print_json(found)
         return
     for one in found:
-        console.print(f"{one['study_instance_uid']}: {one['outcome']} {one['reason']}{one['job']}", markup=False)
+        console.print(f"{one['study_instance_uid']}: {one['outcome']}", one["reason"], one["job"], markup=False)
 
 
 def _replayed(opened: Registry, key: str, name: str) -> dict[str, Any]:
     """Open a job on a study whose results stay here; says why where the package cannot read it."""
     from appliance.catalogue import routing as decisions
-    from appliance.catalogue.connection import now
-    from appliance.catalogue.routing import RoutedPackage
     from appliance.routing import decide
 
     package = opened.package(name)
     with opened.catalogue.write() as connection:
         uid = overview.find_study(connection, key)
+        told = {"study_instance_uid": uid, "outcome": "refused", "reason": NOT_ROUTED, "job": ""}
+        if not decisions.is_routed(connection, uid):
+            return told
         summary = decisions.study_summary(connection, uid)
         decision = decide(summary, {}, package.requirements)
-        job = None
-        if decision.outcome == "job":
-            target = RoutedPackage("", package.id, package.version, package.digest, (), REPLAY_PRIORITY, shadow=True)
-            job = decisions.open_shadow(connection, summary, target, decision, now())
-    outcome = "queued" if job else "read by this version already" if decision.outcome == "job" else decision.outcome
-    return {"study_instance_uid": uid, "outcome": outcome, "reason": decision.reason, "job": job or ""}
+        told |= {"outcome": decision.outcome, "reason": decision.reason}
+        return told | _shadow_job(connection, summary, package, decision) if decision.outcome == "job" else told
+
+
+def _shadow_job(
+    connection: Connection, summary: StudySummary, package: Package, decision: RouteDecision
+) -> dict[str, str]:
+    """Open the job, or say what became of it where this version was asked before."""
+    from appliance.catalogue import adoption
+    from appliance.catalogue import routing as decisions
+    from appliance.catalogue.connection import now
+    from appliance.catalogue.routing import RoutedPackage
+
+    target = RoutedPackage("", package.id, package.version, package.digest, (), REPLAY_PRIORITY, shadow=True)
+    job, new = decisions.open_shadow(connection, summary, target, decision, now())
+    state, live = ("new", False) if new else adoption.replay(connection, job, now())
+    outcome = REPLAYED.get(state, state)
+    if live and state in ("failed", "cancelled"):
+        return {"outcome": state, "reason": f"as a job of a route; `curie jobs retry {job}` runs it again", "job": job}
+    return {"outcome": outcome, "job": job}
 
 
 @app.command("show")

@@ -11,8 +11,8 @@ import pytest
 
 from appliance.catalogue import Catalogue, packages
 from appliance.catalogue.connection import now
-from appliance.catalogue.packages import Change
 from appliance.errors import Missing, PackageRefused, SettingsError
+from appliance.package_life import Change
 from appliance.settings import Settings, parse
 from models.gate import inspect
 from models.package import MANIFEST, SIGNATURE, Package, sign_package

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from pydicom import Dataset
+from sqlalchemy import select, update
 
 from appliance.catalogue import Catalogue, comparisons, outbox, packages
 from appliance.catalogue.connection import now
-from appliance.catalogue.packages import Change
 from appliance.catalogue.tables import job, package_change
 from appliance.cli.studies import _replayed
+from appliance.package_life import Change
 from appliance.settings import parse
 from models.comparison import summary
 from models.gate import inspect
@@ -69,6 +70,14 @@ def shadow(line: Line, name: str) -> None:
         packages.set_state(connection, row, "shadow", now())
 
 
+def localizer() -> list[Dataset]:
+    """An image that comes later, in a series of its own."""
+    other = series(HEAD)[:1]
+    for ds in other:
+        ds.SeriesInstanceUID, ds.SOPInstanceUID = "1.2.3.88", "1.2.3.88.1"
+    return other
+
+
 def versions_run(line: Line) -> list[tuple[str, str, int]]:
     with line.catalogue.read() as connection:
         rows = connection.execute(select(job.c.package_version, job.c.state, job.c.shadow).order_by(job.c.created_at))
@@ -111,12 +120,11 @@ def test_an_unchanged_study_is_not_read_once_more_by_a_promoted_version(line: Li
     line.worker.drain()
     before = line.outcome(study)
     promote(line, newer)
-    other = series(HEAD)[:1]
-    for ds in other:
-        ds.SeriesInstanceUID, ds.SOPInstanceUID = "1.2.3.88", "1.2.3.88.1"
-    line.receive(other)  # a localizer comes later: the study is routed again
+    line.receive(localizer())  # the study is routed again
     assert line.worker.drain() == 0
-    assert line.outcome(study)["job"] == before["job"]
+    after = line.outcome(study)
+    assert after["job"] == before["job"]
+    assert after["version"] == before["version"] != "9.0.0"
 
 
 def test_without_an_active_version_the_study_says_so(line: Line) -> None:
@@ -151,6 +159,43 @@ def test_a_past_study_is_replayed_once_and_nothing_of_it_leaves(line: Line, newe
     assert versions_run(line)[-1] == ("9.0.0", "completed", 1)
     assert line.outcome(study) == before
     assert _replayed(line.worker.registry, study, newer)["outcome"] == "read by this version already"
+
+
+def test_a_replay_before_the_routes_have_decided_is_refused(line: Line, newer: str) -> None:
+    study = line.index(series(HEAD))
+    told = _replayed(line.worker.registry, study, newer)
+    assert told["outcome"] == "refused"
+    assert "routes have not decided yet" in told["reason"]
+    line.dispatch.step()
+    assert _replayed(line.worker.registry, study, newer)["outcome"] == "queued"
+    assert _replayed(line.worker.registry, study, newer)["outcome"] == "queued already"
+
+
+def test_a_version_promoted_out_of_shadow_sends_what_it_read(line: Line, newer: str) -> None:
+    shadow(line, newer)
+    study = line.receive(series(HEAD))
+    with line.catalogue.write() as connection:
+        connection.execute(update(job).where(job.c.shadow == 0).values(state="failed", reason="the engine broke"))
+    assert line.worker.drain() == 1
+    promote(line, newer)
+    line.receive(localizer())
+    assert line.worker.drain() == 0
+    found = line.outcome(study)
+    assert (found["version"], found["state"]) == ("9.0.0", "delivering")
+    assert {one["state"] for one in found["results"]} == {"waiting"}
+
+
+def test_a_failed_replay_is_queued_again(line: Line, newer: str) -> None:
+    study = line.receive(series(HEAD))
+    first = _replayed(line.worker.registry, study, newer)
+    with line.catalogue.write() as connection:
+        connection.execute(update(job).where(job.c.shadow == 1).values(state="failed", reason="the engine broke"))
+        connection.execute(update(job).where(job.c.shadow == 0).values(state="failed", reason="the engine broke"))
+    told = _replayed(line.worker.registry, study, newer)
+    assert (told["outcome"], told["job"]) == ("queued again", first["job"])
+    live = _replayed(line.worker.registry, study, "brain-structures")
+    assert live["outcome"] == "failed"
+    assert "curie jobs retry" in live["reason"]
 
 
 def test_a_replay_on_a_study_that_does_not_fit_says_why(line: Line, newer: str) -> None:

@@ -64,6 +64,12 @@ class Line:
         self._sent = 0
 
     def receive(self, images: list[Dataset], syntax: str = "explicit", cut: int = 0) -> str:
+        """Send images as `index` does, and let dispatch decide."""
+        study = self.index(images, syntax, cut)
+        self.dispatch.step()
+        return study
+
+    def index(self, images: list[Dataset], syntax: str = "explicit", cut: int = 0) -> str:
         """Send images on one association, by a new source; `cut` bytes are missing at the end of the first."""
         self._sent += 1
         indexer = Indexer(self.catalogue, self.spool)
@@ -75,7 +81,6 @@ class Line:
             indexer.put(FileKept(kept.path, f"a{self._sent}"))
         indexer.put(AssociationEnded(f"a{self._sent}", aborted=False))
         indexer.close()
-        self.dispatch.step()
         return str(images[0].StudyInstanceUID)
 
     def outcome(self, study: str) -> dict[str, Any]:
