@@ -66,6 +66,21 @@ def test_what_ships_is_installed_signed_and_active_where_no_version_was_before(
     assert registry.shadows("brain-structures") == []
 
 
+def test_a_process_that_is_killed_before_it_activates_what_ships_is_made_good_by_the_next(
+    settings: Settings, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Registry, row: object) -> None:
+        raise SystemExit(9)
+
+    monkeypatch.setattr(Registry, "_activate_first", killed)
+    with pytest.raises(SystemExit):
+        open_registry(settings, catalogue)
+    monkeypatch.undo()
+    found = open_registry(settings, catalogue).versions()
+    assert found
+    assert {row.state for row in found} == {"active"}
+
+
 def test_a_new_shipped_version_waits_for_a_person(
     registry: Registry, shipped: Package, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
