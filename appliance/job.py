@@ -90,6 +90,7 @@ class ResultContext:
     located_by: str = ""  # the package that found where to look, "id@version"
     supersedes: tuple[ObjectReference, ...] = ()  # results that these replace
     not_for_clinical_use: bool = True
+    limits: str = ""  # of the package, as its card says them
     weights_digest: str = ""  # SHA-256 of weights.safetensors
     training_round: str = ""  # federated round that made the weights
     patient_key: str = ""  # the catalogue's digest that tells patients apart

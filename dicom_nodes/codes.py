@@ -42,6 +42,18 @@ WITHOUT_FINDINGS = Code("111241", "DCM", "All algorithms succeeded; without find
 NOT_COMPUTED = Code("111245", "DCM", "No algorithms succeeded; without findings")
 # CID 7003 Diagnostic Imaging Report Purposes of Reference
 ILLUSTRATION = Code("121200", "DCM", "Illustration of ROI")
+# CID 7010 Key Object Selection Document Title; CID 7031 those of rejection notes (IHE IOCM)
+OF_INTEREST = Code("113000", "DCM", "Of Interest")
+REJECTED_FOR_QUALITY = Code("113001", "DCM", "Rejected for Quality Reasons")
+REJECTED_FOR_SAFETY = Code("113037", "DCM", "Rejected for Patient Safety Reasons")
+WRONG_WORKLIST_ENTRY = Code("113038", "DCM", "Incorrect Modality Worklist Entry")
+RETENTION_EXPIRED = Code("113039", "DCM", "Data Retention Policy Expired")
+# TID 2010, 1002, 1004
+KEY_OBJECT_DESCRIPTION = Code("113012", "DCM", "Key Object Description")
+OBSERVER_TYPE = Code("121005", "DCM", "Observer Type")
+DEVICE_OBSERVER_UID = Code("121012", "DCM", "Device Observer UID")
+DEVICE_OBSERVER_NAME = Code("121013", "DCM", "Device Observer Name")
+IMAGING_REPORT = Code("18748-4", "LN", "Diagnostic imaging study")
 ABSENT = Code("2667000", "SCT", "Absent")
 PRESENT = Code("52101004", "SCT", "Present")
 CERTAINTY = Code("111012", "DCM", "Certainty of Finding")

@@ -12,12 +12,13 @@ from pynetdicom.sop_class import _STORAGE_CLASSES
 
 from appliance import __version__
 from appliance.settings import Settings, Source
-from dicom_nodes import deadlines, lobby, pdu, report, segmentation, services
+from dicom_nodes import deadlines, lobby, pdu, services
 from dicom_nodes.admission import LOCAL_LIMIT
 from dicom_nodes.command import MAXIMUM_COMMAND
 from dicom_nodes.contexts import DEFLATED, EXPLICIT_LE, IMPLICIT_LE, SERVICES, Service, service_of
+from dicom_nodes.result_classes import BY_ROLE
 
-RESULTS = (segmentation.SOP_CLASS_UID, report.SOP_CLASS_UID)
+RESULTS = tuple(BY_ROLE.values())
 STATUSES = (
     ("0000", "Success", "the bytes are on disk: file and folder are synced"),
     ("A700", "Refused: out of resources", "free space below the reserve, disk full, instance over the limit"),

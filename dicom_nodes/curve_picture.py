@@ -9,15 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from pydicom import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 from appliance.job import ResultContext
 from dicom_nodes import origin
-from dicom_nodes.pydicom_quiet import lenient
+from dicom_nodes.secondary_capture import write_picture
 from dicom_nodes.source import SourceHeaders
 
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 610, 60, 340
 BACK, LINE, TEXT, MARK = (16, 16, 20), (90, 200, 250), (230, 230, 230), (255, 180, 60)
@@ -26,21 +23,7 @@ Curve = Sequence[tuple[float | None, float]]  # (ms after the R-wave where known
 
 def write_curve(curve: Curve, diastole: int, systole: int, source: SourceHeaders, context: ResultContext) -> bytes:
     """Return a complete Part 10 file with the picture of a volume curve; end-diastole and end-systole are marked."""
-    pixels = drawn(curve, diastole, systole, context)
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    origin.put(ds, "SOPClassUID", SECONDARY_CAPTURE)
-    origin.put(ds.file_meta, "MediaStorageSOPClassUID", SECONDARY_CAPTURE)
-    ds.Modality, ds.ConversionType, ds.ImageType = "OT", "WSD", ["DERIVED", "SECONDARY"]
-    ds.BurnedInAnnotation, ds.PatientOrientation, ds.Laterality = "NO", "", ""
-    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PlanarConfiguration = 3, "RGB", 0
-    ds.Rows, ds.Columns = pixels.shape[:2]
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
-    ds.PixelData = pixels.tobytes()
-    with lenient():
-        origin.stamp(ds, source, context, origin.CURVE_SERIES)
-        return origin.part10(ds, {})
+    return write_picture(drawn(curve, diastole, systole, context), source, context, origin.CURVE_SERIES)
 
 
 def drawn(curve: Curve, diastole: int, systole: int, context: ResultContext) -> np.ndarray:

@@ -13,11 +13,12 @@ from datetime import datetime, timedelta, timezone
 from io import BytesIO
 from typing import Any
 
-from pydicom import Dataset, dcmwrite
+from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
+from pydicom.uid import ExplicitVRLittleEndian
 
 from appliance.finding import Code
 from appliance.growth import OWN_CODES
@@ -68,6 +69,15 @@ SEGMENTATION_SERIES = Series("seg", 901, "segmentation")
 SYSTOLE_SERIES = Series("seg-systole", 903, "end-systole")
 CURVE_SERIES = Series("curve", 904, "volume curve")
 REPORT_SERIES = Series("sr", 902, "report")
+KEY_OBJECTS_SERIES = Series("kos", 905, "key images")
+PRESENTATION_SERIES = Series("gsps", 906, "annotations")
+OVERLAY_SERIES = Series("overlay", 907, "overlay")
+PAGE_SERIES = Series("page", 908, "summary")
+CONTOURS_SERIES = Series("contours", 909, "contours")
+LABEL_MAP_SERIES = Series("labelmap", 910, "label map")
+LABEL_MAP_REPORT_SERIES = Series("sr-labelmap", 911, "report")
+PROBABILITY_SERIES = Series("pmap", 912, "probability")
+RETRACTION_SERIES = Series("retraction", 913, "retraction")
 
 
 def segmentation_series(part: int) -> Series:
@@ -75,9 +85,9 @@ def segmentation_series(part: int) -> Series:
     return Series(f"seg-{part + 1}", 920 + part, f"segmentation, part {part + 1}") if part else SEGMENTATION_SERIES
 
 
-def reference(context: ResultContext, series: Series, sop_class_uid: str) -> ObjectReference:
+def reference(context: ResultContext, series: Series, sop_class_uid: str, ordinal: int = 0) -> ObjectReference:
     """Return the reference to the object that `stamp` marks for this context and series."""
-    return ObjectReference(sop_class_uid, context.uid(series.role), context.uid(f"{series.role}-series"))
+    return ObjectReference(sop_class_uid, context.uid(series.role, ordinal), context.uid(f"{series.role}-series"))
 
 
 def study_date(source: SourceHeaders) -> str:
@@ -93,14 +103,17 @@ def name_own_codes(ds: Dataset) -> None:
     ds.CodingSchemeIdentificationSequence = [item]
 
 
-def stamp(ds: Dataset, source: SourceHeaders, context: ResultContext, series: Series) -> None:
-    """Write patient, study, series, equipment and times into a result, over whatever stands there."""
+def stamp(ds: Dataset, source: SourceHeaders, context: ResultContext, series: Series, ordinal: int = 0) -> None:
+    """Write patient, study, series, equipment and times into a result, over whatever stands there.
+
+    `ordinal`: which of several objects of the series it is, from 0.
+    """
     ds.SpecificCharacterSet = UNICODE
     _copy(ds, source.header)
     put(ds, "SeriesInstanceUID", context.uid(f"{series.role}-series"))
-    put(ds, "SOPInstanceUID", context.uid(series.role))
-    put(ds.file_meta, "MediaStorageSOPInstanceUID", context.uid(series.role))
-    ds.SeriesNumber, ds.InstanceNumber = series.number, 1
+    put(ds, "SOPInstanceUID", context.uid(series.role, ordinal))
+    put(ds.file_meta, "MediaStorageSOPInstanceUID", context.uid(series.role, ordinal))
+    ds.SeriesNumber, ds.InstanceNumber = series.number, ordinal + 1
     ds.SeriesDescription = series_description(context, series)
     _equipment(ds, context)
     made_at = in_zone(context.made_at, str(ds.get("TimezoneOffsetFromUTC", "")))
@@ -147,6 +160,17 @@ def model_name(context: ResultContext) -> str:
 def software_versions(context: ResultContext) -> list[str]:
     """Return the Software Versions as a list: of this software, of the package."""
     return [context.software_version[:LONGEST_LO], f"{context.package} {context.package_version}"[:LONGEST_LO]]
+
+
+def started(sop_class_uid: str, modality: str) -> Dataset:
+    """Return a dataset with file meta, for an object that no library writes."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    put(ds, "SOPClassUID", sop_class_uid)
+    put(ds.file_meta, "MediaStorageSOPClassUID", sop_class_uid)
+    ds.Modality = modality
+    return ds
 
 
 def in_zone(made_at: datetime, offset: str) -> datetime:

@@ -26,10 +26,10 @@ from dicom_nodes.label_maps import LabelMap
 from dicom_nodes.label_maps import segments as find_segments
 from dicom_nodes.measurement_groups import Content, groups_of
 from dicom_nodes.pydicom_quiet import lenient
+from dicom_nodes.result_classes import COMPREHENSIVE_3D_SR
 from dicom_nodes.segmentation import SegmentReference
 from dicom_nodes.source import SourceHeaders
 
-SOP_CLASS_UID = "1.2.840.10008.5.1.4.1.1.88.34"
 NO_REVIEW = "Made by software without a physician's review."
 PLACEHOLDER = "1.2.3"
 
@@ -108,7 +108,7 @@ def _finished(
     study = source.header["StudyInstanceUID"].value
     here = [*inputs, *((one.series_instance_uid, [_pair(one)]) for one in others)]
     encoded = {0x0040A375: sequence(0x0040A375, _evidence(study, here))}
-    before = [one for one in context.supersedes if one.sop_class_uid == SOP_CLASS_UID]
+    before = [one for one in context.supersedes if one.sop_class_uid == COMPREHENSIVE_3D_SR]
     if before:
         encoded[0x0040A360] = sequence(0x0040A360, *(_elsewhere(one) for one in before))
     told = sorted({one.report for one in context.priors}, key=lambda one: one.sop_instance_uid)
@@ -213,7 +213,7 @@ def _nothing() -> Dataset:
     """Return a stand-in for evidence: highdicom wants some, the true one is put in at the end."""
     ds = _nobody()
     ds.SeriesInstanceUID = ds.SOPInstanceUID = PLACEHOLDER
-    ds.SOPClassUID = SOP_CLASS_UID
+    ds.SOPClassUID = COMPREHENSIVE_3D_SR
     return ds
 
 

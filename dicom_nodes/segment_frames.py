@@ -68,6 +68,17 @@ def per_frame_groups(frames: Sequence[SegmentFrame], source: SourceHeaders) -> b
     return sequence(0x52009230, *items)
 
 
+def slice_groups(slices: Sequence[int], source: SourceHeaders) -> bytes:
+    """Return the same for frames that hold all segments of a slice each, as a label map has them."""
+    where = {k: _where(source.planes[k], source.frames[k]) for k in slices}
+    items = []
+    for k in slices:
+        derivation, position = where[k]
+        index = element(0x00209157, b"UL", struct.pack("<I", k + 1))
+        items.append(derivation + sequence(0x00209111, index) + position)
+    return sequence(0x52009230, *items)
+
+
 def _where(plane: FrameGeometry, frame: SourceFrame) -> tuple[bytes, bytes]:
     """Return Derivation Image and Plane Position Sequence of all frames in one slice."""
     if plane.position is None:

@@ -144,6 +144,11 @@ def storage_contexts(sop_class_uids: Sequence[str]) -> list[Any]:
     return [build_context(uid, syntax) for uid in sorted(set(sop_class_uids)) for syntax in (EXPLICIT_LE, IMPLICIT_LE)]
 
 
+def accepts(association: Any, sop_class_uid: str) -> bool:
+    """Tell whether the peer accepted a SOP class on an open association."""
+    return any(context.abstract_syntax == sop_class_uid for context in association.accepted_contexts)
+
+
 def store(association: Any, sop_class_uid: str, path: Path) -> str:
     """Send one file on an open association; return the answer in words. Raises Refused or Unreachable."""
     accepted = {

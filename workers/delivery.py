@@ -23,6 +23,7 @@ from appliance.job import derived_uid
 from appliance.log import logger
 from appliance.settings import Destination, Settings
 from dicom_nodes import commitment, sender
+from dicom_nodes.result_classes import LABEL_MAP
 from dicom_nodes.sender import Reference
 
 POLL_S = 0.3
@@ -87,6 +88,7 @@ class Delivery:
         left = list(parcels)
         try:
             with sender.associate(destination, self.settings.sender.ae_title, contexts) as association:
+                left = self._of_one_variant(association, left)
                 while left:
                     self._send_one(association, left[0])
                     left.pop(0)
@@ -95,6 +97,16 @@ class Delivery:
         except Refused as refusal:
             for parcel in left:
                 self._reject(parcel, str(refusal))
+
+    def _of_one_variant(self, association: Any, parcels: Sequence[Parcel]) -> list[Parcel]:
+        """Return what is to be sent where a label map may stand for segments: the form that the peer accepted."""
+        jobs = sorted({one.job_id for one in parcels if one.variant})
+        if not jobs:
+            return list(parcels)
+        chosen = "labelmap" if sender.accepts(association, LABEL_MAP) else "binary"
+        with self.catalogue.write() as connection:
+            outbox.choose_variant(connection, parcels[0].destination, jobs, chosen)
+        return [one for one in parcels if one.variant in ("", chosen)]
 
     def _send_one(self, association: Any, parcel: Parcel) -> None:
         path = self.settings.results_dir / parcel.path

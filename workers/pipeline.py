@@ -19,7 +19,7 @@ from dicom_nodes.volume_reader import read_sequence, read_series
 from models.measure import measure
 from models.package import Package
 from models.reading import Reading
-from workers.result_set import ALWAYS, MadeObject, Moment, written
+from workers.result_set import ALWAYS, MadeObject, Moment, validate, written
 
 FIRST_OF_THE_WHOLE = 1000  # ordinal of the first finding that is no segment
 
@@ -71,6 +71,8 @@ def read_study(
     clock.lap("findings_s")
     objects = written(inferred.reading, moments, findings, package.manifest.outputs, context, wanted)
     clock.lap("results_s")
+    validate(objects, moments, findings, context)
+    clock.lap("validated_s")
     return Made(objects, findings, inferred, clock.laps, context, study_date)
 
 

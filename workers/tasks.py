@@ -216,6 +216,7 @@ class Worker:
             made_at=held.created_at,
             supersedes=tuple(replaced),
             not_for_clinical_use=package.manifest.not_for_clinical_use,
+            limits=package.manifest.limits,
             weights_digest=package.weights_digest,
             training_round="" if lineage.round is None else str(lineage.round),
             patient_key=patient_key,
@@ -265,6 +266,7 @@ class Worker:
             path,
             digest,
             len(made.content),
+            made.variant,
         )
 
     def _finish(self, held: Claim, state: str, reason: str) -> None:

@@ -56,6 +56,7 @@ class NewResult:
     path: str  # relative to the results folder
     sha256: str
     bytes: int
+    variant: str = ""
 
 
 def _claimable(now: datetime) -> Any:

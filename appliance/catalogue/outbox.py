@@ -30,6 +30,7 @@ class Parcel:
     state: str
     tries: int
     transaction_uid: str | None
+    variant: str
 
 
 def _parcels(connection: Connection, *where: Any) -> list[Parcel]:
@@ -45,6 +46,7 @@ def _parcels(connection: Connection, *where: Any) -> list[Parcel]:
             outbox.c.state,
             outbox.c.tries,
             outbox.c.transaction_uid,
+            outbox.c.variant,
         )
         .join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
         .where(*where)
@@ -56,13 +58,22 @@ def _parcels(connection: Connection, *where: Any) -> list[Parcel]:
 def address(connection: Connection, job_id: str, accepted: Mapping[str, tuple[str, ...]], now: datetime) -> int:
     """Write a row for each result of a job and destination that takes it and has none; returns how many are new.
 
-    `accepted`: destination name → roles it takes. What a shadow made goes nowhere.
+    `accepted`: destination name → roles it takes. What a shadow made goes nowhere, nor does a result without a
+    finding where every route to the destination has `report_negative = false`.
     """
     there = select(outbox.c.id).where(
         outbox.c.sop_instance_uid == result.c.sop_instance_uid, outbox.c.destination == job_destination.c.destination
     )
     rows = connection.execute(
-        select(result.c.sop_instance_uid, result.c.role, job_destination.c.destination)
+        select(
+            result.c.sop_instance_uid,
+            result.c.role,
+            result.c.variant,
+            job_destination.c.destination,
+            job_destination.c.negative,
+            job.c.findings,
+            job.c.tells,
+        )
         .join(job, job.c.id == result.c.job_id)
         .join(job_destination, job_destination.c.job_id == job.c.id)
         .where(job.c.id == job_id, job.c.shadow == 0, ~there.exists())
@@ -75,13 +86,31 @@ def address(connection: Connection, job_id: str, accepted: Mapping[str, tuple[st
             "destination": row.destination,
             "state": "waiting",
             "due_at": now,
+            "variant": row.variant,
         }
         for row in rows
-        if row.role in accepted.get(row.destination, ())
+        if _takes(row, accepted.get(row.destination, ()))
     ]
     if new:
         connection.execute(insert(outbox), new)
     return len(new)
+
+
+def _takes(row: Any, roles: Sequence[str]) -> bool:
+    """Tell whether a destination that takes these roles is to have a result."""
+    if row.role not in roles or (row.variant == "labelmap" and "LABELMAP" not in roles):
+        return False
+    return bool(row.negative or row.tells or any(one.get("present", True) for one in row.findings))
+
+
+def choose_variant(connection: Connection, destination: str, job_ids: Sequence[str], chosen: str) -> None:
+    """Withdraw what stands for the same as the chosen variant, of these jobs at this destination."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.destination == destination, outbox.c.job_id.in_(job_ids), outbox.c.state == "waiting")
+        .where(outbox.c.variant.not_in(("", chosen)))
+        .values(state="withdrawn", answer=f"not sent: the {chosen} form was")
+    )
 
 
 def due(connection: Connection, now: datetime, state: str = "waiting") -> list[Parcel]:

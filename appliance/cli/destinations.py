@@ -47,17 +47,13 @@ def test_destinations(
 
 def probe(destination: Destination, our_ae_title: str) -> dict[str, Any]:
     """Return what a destination answers: C-ECHO, and the contexts it accepts of those that we need."""
-    from dicom_nodes import curve_picture, report, segmentation, sender
+    from dicom_nodes import sender
+    from dicom_nodes.result_classes import BY_ROLE
 
-    classes = {
-        "SEG": segmentation.SOP_CLASS_UID,
-        "SR": report.SOP_CLASS_UID,
-        "SC": curve_picture.SECONDARY_CAPTURE,
-    }
     started = time.monotonic()
     try:
         sender.echo(destination, our_ae_title)
-        wanted = sender.storage_contexts([classes[r] for r in destination.results if r in classes])
+        wanted = sender.storage_contexts([BY_ROLE[r] for r in destination.results])
         if destination.commitment:
             wanted.append(sender.commitment_context())
         with sender.associate(destination, our_ae_title, wanted) as association:

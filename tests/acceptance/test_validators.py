@@ -25,8 +25,8 @@ from appliance.job import ObjectReference
 from appliance.volume import Volume
 from dicom_nodes.header import read_header
 from dicom_nodes.pydicom_quiet import lenient
-from dicom_nodes.report import SOP_CLASS_UID as COMPREHENSIVE_3D_SR
 from dicom_nodes.report import write_report
+from dicom_nodes.result_classes import COMPREHENSIVE_3D_SR
 from dicom_nodes.segmentation import segment_references, write_segmentation
 from dicom_nodes.source import UNICODE
 from dicom_nodes.values import text

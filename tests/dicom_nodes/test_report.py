@@ -14,7 +14,8 @@ from pydicom import Dataset, dcmread
 from appliance.job import ObjectReference, Prior
 from dicom_nodes.contours import area
 from dicom_nodes.pydicom_quiet import lenient
-from dicom_nodes.report import SOP_CLASS_UID, write_failure, write_report
+from dicom_nodes.report import write_failure, write_report
+from dicom_nodes.result_classes import COMPREHENSIVE_3D_SR
 from dicom_nodes.result_files import is_own_result
 from dicom_nodes.segmentation import segment_references
 from dicom_nodes.values import text
@@ -221,7 +222,7 @@ def test_nothing_found_is_said_without_a_segmentation(tmp_path: Path) -> None:
 
 def earlier(uid: str) -> ObjectReference:
     """Return the reference to a report that is replaced."""
-    return ObjectReference(SOP_CLASS_UID, uid, f"{uid}.1", "2.25.99")
+    return ObjectReference(COMPREHENSIVE_3D_SR, uid, f"{uid}.1", "2.25.99")
 
 
 def absent(file: bytes) -> list[str]:
