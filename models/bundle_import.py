@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,15 @@ from pydantic import ValidationError
 from appliance.errors import PackageRefused, SettingsError
 from models.bundle.conversion import ANSWER, PACKAGE
 from models.bundle.declaring import Said, Understood, text, understood
-from models.bundle.reading import Bundle, open_weights
+from models.bundle.reading import Bundle, open_weights, read_json
 from models.declaration import Declaration
 from models.package import Package, load_package
-from models.sandbox import Limits
+from models.sandbox import BY_SIGNAL, KILLING_S, OUT_OF_TIME, Limits
 
 THREADS = 2
+GRACE_S = 30.0  # beyond the limit, for the keeper to end what it keeps
+MOST_CHARACTERS = 500  # of a refusal
+SENSIBLE = {"held": list, "engines": list, "monai": dict}  # an answer's keys
 
 
 def import_bundle(folder: Path, out: Path, said: Said, limits: Limits | None = None) -> dict[str, Any]:
@@ -79,40 +84,60 @@ def converted(bundle: Bundle, read: Understood, place: Path, limits: Limits) -> 
         },
     }
     try:
-        ended = run_child(order, weights, place, limits.wall_s)
-    except subprocess.TimeoutExpired:
-        raise PackageRefused(f"the import took longer than {limits.wall_s:.0f} s") from None
+        ended = run_child(order, weights, place)
     finally:
         os.close(weights)
+    if ended == OUT_OF_TIME:
+        raise PackageRefused(f"the import took longer than {limits.wall_s:.0f} s")
     return answered(place / ANSWER, ended)
 
 
-def run_child(order: Mapping[str, Any], weights: int, place: Path, wall_s: float) -> int:
-    """Run the confined process to its end, with nothing of this one's environment; return its exit code."""
+def run_child(order: Mapping[str, Any], weights: int, place: Path) -> int:
+    """Run the keeper of the confined process, with nothing of this one's environment; return how that ended."""
     house = str(Path(__file__).resolve().parents[1])
     threads = {name: str(THREADS) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
-    done = subprocess.run(
+    keeper = subprocess.Popen(
         [sys.executable, "-m", "models.bundle.conversion"],
-        input=json.dumps(order).encode(),
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=place,
         env={"PYTHONPATH": house, "HOME": str(place), "TMPDIR": str(place), "PATH": os.defpath, **threads},
         pass_fds=[weights],
-        timeout=wall_s,
-        check=False,
+        start_new_session=True,
     )
-    return done.returncode
+    try:
+        keeper.communicate(json.dumps(order).encode(), order["limits"]["wall_s"] + GRACE_S)
+    except subprocess.TimeoutExpired:
+        return OUT_OF_TIME
+    finally:
+        ended(keeper)
+    return keeper.returncode
 
 
-def answered(path: Path, ended: int) -> dict[str, Any]:
-    """Return what the confined process answered; PackageRefused where it refused, died or said nothing."""
-    if path.is_symlink() or not path.is_file():
-        how = f"by signal {-ended}" if ended < 0 else f"with code {ended}"
+def ended(keeper: subprocess.Popen[bytes]) -> None:
+    """End a keeper that still runs, which ends what it keeps; then whatever is left of its session."""
+    keeper.terminate()
+    try:
+        keeper.wait(2 * KILLING_S)
+    except subprocess.TimeoutExpired:
+        keeper.kill()
+        keeper.wait()
+    with suppress(ProcessLookupError):
+        os.killpg(keeper.pid, signal.SIGKILL)
+
+
+def answered(path: Path, code: int) -> dict[str, Any]:
+    """Return what the confined process answered; PackageRefused where it refused, died or said nothing sensible."""
+    if not os.path.lexists(path):
+        how = f"by signal {code - BY_SIGNAL}" if code > BY_SIGNAL else f"with code {code}"
         raise PackageRefused(f"the import ended {how}, without an answer: the network may need more than it may use")
-    answer: dict[str, Any] = json.loads(path.read_text())
-    if "refused" in answer:
-        raise PackageRefused(str(answer["refused"]))
+    answer = read_json(path.parent, path.name)
+    if isinstance(answer.get("refused"), str):
+        raise PackageRefused(" ".join(answer["refused"].split())[:MOST_CHARACTERS])
+    kinds = {key: type(value) for key, value in answer.items()}
+    if kinds != SENSIBLE or not all(isinstance(one, str) for one in answer["held"]):
+        raise PackageRefused("the import answered with something else than its figures")
     return answer
 
 

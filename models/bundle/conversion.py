@@ -8,6 +8,7 @@ tensors (weights_only): a pickle that holds anything else ends here.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import CurieError, EngineUnavailable, PackageRefused
-from models.sandbox import Limits, confine
+from models.sandbox import Limits, confine, watched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,8 +32,13 @@ RUNGS = ("openvino", "onnxruntime", "torch")
 
 
 def main() -> None:
-    """Be the child: confine this process, convert, answer."""
+    """Be the keeper of a child that confines itself, converts and answers; end as it ended."""
     order = json.load(sys.stdin)
+    sys.exit(watched(lambda: answer_to(order), order["limits"]["wall_s"]))
+
+
+def answer_to(order: Mapping[str, Any]) -> None:
+    """Be the child: confine this process, convert, answer."""
     folder = Path(order["folder"])
     answer: dict[str, Any] = {"held": confine(Limits(**order["limits"]), folder)}
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
@@ -46,7 +52,16 @@ def main() -> None:
     except Exception as error:  # noqa: BLE001 - the edge of a process
         first = next(iter(str(error).splitlines()), "")[:200]
         answer["refused"] = f"the network cannot be converted ({type(error).__name__}: {first})"
-    (folder / ANSWER).write_text(json.dumps(answer))
+    (folder / ANSWER).write_text(json.dumps(finite(answer), allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """Return figures as JSON can say them: null where one is not finite."""
+    if isinstance(value, dict):
+        return {str(key): finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def converted(order: Mapping[str, Any], folder: Path) -> dict[str, Any]:
