@@ -260,8 +260,6 @@ class Settings(_Table):
         for one in self.destinations:
             later += [f"destinations.{one.name}.auth"] if one.auth else []
             later += [f"destinations.{one.name}.results {kind}" for kind in one.results if kind not in WRITTEN]
-        later += [f"routes.{r.name}.report_failure" for r in self.routes if r.report_failure]
-        later += [f"routes.{r.name}.report_negative" for r in self.routes if not r.report_negative]
         return later
 
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from celery import Celery
 
-from appliance.catalogue import Catalogue, announcements, events, evidence, jobs, processes, retention
+from appliance.catalogue import Catalogue, announcements, events, evidence, jobs, processes, retention, unanswered
 from appliance.catalogue import routing as decisions
 from appliance.catalogue.connection import now
 from appliance.catalogue.routing import RoutedPackage
@@ -53,6 +53,7 @@ class Dispatch:
         self.inquiry = Inquiry(settings, catalogue)
         self.registry = open_registry(settings, catalogue)
         self._gaps: dict[str, tuple[datetime, int, str]] = {}  # by study: as of its last instance
+        self._silent: set[tuple[str, str]] = set()  # studies of which nobody can say whose they are, by package
         self._retained_at = 0.0
         self._rung_at = 0.0
         self._bell_answers = True
@@ -60,7 +61,7 @@ class Dispatch:
     def step(self) -> None:
         """One pass: complete, route, reconcile, ring, retain."""
         self._complete_studies()
-        new = self._route_studies()
+        new = self._route_studies() + self._tell_failures()
         self._reconcile(new)
         if time.monotonic() - self._retained_at > RETENTION_S:
             self._retained_at = time.monotonic()
@@ -148,6 +149,25 @@ class Dispatch:
         ]
         return [(to, decision) for to, decision in found if decision.outcome == "job"]
 
+    # --- what had no result ---
+
+    def _tell_failures(self) -> list[str]:
+        """Open a report for each outcome without a result, where its route asks for one; returns the new jobs."""
+        routes = {one.name: one for one in self.settings.routes if one.report_failure}
+        with self.catalogue.read() as connection:
+            rows = unanswered.untold(connection, list(routes))
+            rows = [one for one in rows if (one.study_instance_uid, one.package) not in self._silent]
+            silent = [one for one in rows if decisions.study_summary(connection, one.study_instance_uid).problem]
+        self._silent.update((one.study_instance_uid, one.package) for one in silent)
+        left = {(one.study_instance_uid, one.package): one for one in rows if one not in silent}  # once for both
+        new = []
+        for row in left.values():
+            route = routes[row.route]
+            with self.catalogue.write() as connection:
+                opened = unanswered.open_report(connection, row, route.destinations, PRIORITIES[route.priority], now())
+            new += [opened] if opened else []
+        return new
+
     # --- reconciler ---
 
     def _reconcile(self, new: Sequence[str]) -> None:
@@ -200,7 +220,13 @@ class Dispatch:
 def target(route: Route, package: Package) -> RoutedPackage:
     """Return what a decision of this route speaks of."""
     return RoutedPackage(
-        route.name, package.id, package.version, package.digest, route.destinations, PRIORITIES[route.priority]
+        route.name,
+        package.id,
+        package.version,
+        package.digest,
+        route.destinations,
+        PRIORITIES[route.priority],
+        negative=route.report_negative,
     )
 
 

@@ -31,7 +31,9 @@ from models.reading import Reading
 from workers.pipeline import Inferred
 
 POLL_S = 0.2
-PASSED_ON = ("StudyUnsuitable", "StudyBlocked", "PackageRefused", "EngineUnavailable", "ResultRejected")
+BUILD_LIMIT_S = 3600.0  # of loading one package, every engine of it built
+HARMLESS = ("StudyUnsuitable", "StudyBlocked", "PackageRefused", "ResultRejected", "Missing")  # the child is well
+PASSED_ON = (*HARMLESS, "EngineUnavailable")
 
 
 class EngineDied(CurieError):
@@ -68,6 +70,8 @@ class EngineProcess:
         self._numbers = itertools.count(1)
         self._loads: dict[int, str] = {}  # request → package digest
         self._loaded: list[dict[str, Any]] = []
+        self._asked: set[str] = set()  # digests that this child was asked to load
+        self._given_up: set[str] = set()  # digests whose loading ended a child
 
     def start(self) -> None:
         """Start the child unless it runs."""
@@ -89,56 +93,82 @@ class EngineProcess:
 
     def kill(self) -> None:
         """End the child at once."""
-        self._loads.clear()
         if self._child is not None:
+            if not self._child.is_alive():
+                self._give_up("the engine process ended while it loaded this package")
             self._child.kill()
             self._child.join(timeout=10)
             self._child = None
         if self._pipe is not None:
             self._pipe.close()
             self._pipe = None
+        self._loads.clear()
+        self._asked.clear()
+
+    def knows(self, digest: str) -> bool:
+        """Return whether the child was asked to load a package, or had better not be."""
+        alive = self._child is not None and self._child.is_alive()
+        return digest in self._given_up or (alive and digest in self._asked)
 
     def warm(self, wanted: Wanted) -> None:
         """Start the child and let it load a package, without waiting for it."""
         self.start()
         number = self._send({"op": "load", **wanted.record()})
+        self._asked.add(wanted.package.digest)
         self._loads[number] = wanted.package.digest
 
-    def load(self, wanted: Wanted, limit_s: float) -> dict[str, Any]:
+    def load(self, wanted: Wanted) -> dict[str, Any]:
         """Let the child load a package and return what it runs on; raises as `read`."""
         self.start()
         number = self._send({"op": "load", **wanted.record()})
-        answer = self._answer(number, limit_s, lambda: None)
+        answer = self._answer(number, BUILD_LIMIT_S, lambda: None)
         if "error" in answer:
             raise _error(answer)
         return answer
 
     def loaded(self) -> list[dict[str, Any]]:
         """Return the answers to loads that nobody waited for, with the package's `digest`; each only once."""
+        self._collect()
+        found, self._loaded = self._loaded, []
+        return found
+
+    def _collect(self) -> None:
         while self._pipe is not None and self._loads and self._pipe.poll(0):
             try:
                 self._sort(json.loads(self._pipe.recv_bytes()))
             except (EOFError, ConnectionResetError):
-                break  # the next request starts a new child
-        found, self._loaded = self._loaded, []
-        return found
+                return  # the next request starts a new child
+
+    def _give_up(self, why: str) -> None:
+        """Never again ask for what the child is loading: it would end the next one too. A study may still ask."""
+        self._collect()
+        digest = next(iter(self._loads.values()), None)
+        if digest is not None:
+            self._given_up.add(digest)
+            self._loaded.append({"digest": digest, "error": "EngineDied", "message": why})
 
     def read(self, sequence: Sequence[Sequence[Volume]], wanted: Wanted, keep_going: Callable[[], None]) -> Inferred:
         """Run a package in the child on a sequence of moments, each with a volume of every input.
 
-        `keep_going` is called every 0.2 s and raises to stop; the child is killed then, as on the time limit.
-        Raises the child's own errors, or EngineDied.
+        `keep_going` is called every 0.2 s and raises to stop; the child is killed then, as on the time limit, which
+        begins when the package is loaded. Where an engine broke, the next study finds a new child. Raises the child's
+        own errors, or EngineDied.
         """
         self.start()
         try:
             number = self._send({"op": "read", **wanted.record(), **self._hand_over(sequence)})
             answer = self._answer(number, wanted.package.manifest.resources.timeout_s, keep_going)
+            if answer.get("error", HARMLESS[0]) not in HARMLESS:
+                raise _error(answer)
         except BaseException:
             self.kill()
             raise
         if "error" in answer:
             raise _error(answer)
-        return self._inferred(answer)
+        inferred = self._inferred(answer)
+        if answer["broken"]:
+            self.kill()
+        return inferred
 
     def _inferred(self, answer: dict[str, Any]) -> Inferred:
         count = answer["label_maps"]
@@ -179,21 +209,40 @@ class EngineProcess:
         return number
 
     def _answer(self, number: int, limit_s: float, keep_going: Callable[[], None]) -> dict[str, Any]:
-        assert self._pipe is not None
-        deadline = time.monotonic() + limit_s
+        """Return the answer to a request, within `limit_s` of the child's word that it began. Loads come before."""
+        deadline, began = time.monotonic() + BUILD_LIMIT_S, False
         while True:
-            while not self._pipe.poll(POLL_S):
-                keep_going()
-                if time.monotonic() > deadline:
+            if not self._waited(deadline, keep_going):
+                if began:
                     raise EngineDied(f"the package's time limit of {limit_s:g} s is over; the engine was killed")
-            try:
-                answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
-            except (EOFError, ConnectionResetError) as error:
-                self._child.join(timeout=5)
-                raise EngineDied(f"the engine process ended in mid-run (exit code {self._child.exitcode})") from error
-            if answer["number"] == number:
+                self._give_up(f"it was not loaded within {BUILD_LIMIT_S:g} s")
+                raise EngineDied(f"a package was not loaded within {BUILD_LIMIT_S:g} s; the engine was killed")
+            answer = self._received()
+            if answer["number"] != number:
+                self._sort(answer)
+                deadline = time.monotonic() + BUILD_LIMIT_S
+            elif answer.get("began"):
+                deadline, began = time.monotonic() + limit_s, True
+            else:
                 return answer
-            self._sort(answer)
+
+    def _waited(self, deadline: float, keep_going: Callable[[], None]) -> bool:
+        """Wait for the child to say something; False once the deadline is over."""
+        assert self._pipe is not None
+        while not self._pipe.poll(POLL_S):
+            keep_going()
+            if time.monotonic() > deadline:
+                return False
+        return True
+
+    def _received(self) -> dict[str, Any]:
+        assert self._pipe is not None
+        try:
+            answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
+        except (EOFError, ConnectionResetError) as error:
+            self._child.join(timeout=5)
+            raise EngineDied(f"the engine process ended in mid-run (exit code {self._child.exitcode})") from error
+        return answer
 
     def _sort(self, answer: dict[str, Any]) -> None:
         digest = self._loads.pop(answer["number"], None)
@@ -220,11 +269,15 @@ def serve(pipe: Connection, settings: str, cache: str) -> None:
             request = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
+
+        def tell(answer: dict[str, Any], number: int = request["number"]) -> None:
+            pipe.send_bytes(json.dumps({"number": number, **answer}).encode())
+
         try:
-            answer = _load(shelf, request) if request["op"] == "load" else _read(shelf, request)
+            answer = _load(shelf, request) if request["op"] == "load" else _read(shelf, request, tell)
         except Exception as error:  # noqa: BLE001 - the edge of this process: every error becomes an answer
             answer = {"error": _kind(error), "message": str(error)}
-        pipe.send_bytes(json.dumps({"number": request["number"], **answer}).encode())
+        tell(answer)
 
 
 def _kind(error: Exception) -> str:
@@ -263,20 +316,22 @@ def _load(shelf: Any, request: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _read(shelf: Any, request: dict[str, Any]) -> dict[str, Any]:
+def _read(shelf: Any, request: dict[str, Any], tell: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     package, locator = _packages(request)
     folder = Path(request["folder"])
     sequence = [
         [_volume(folder / f"voxels-{n}-{m}.npy", one) for m, one in enumerate(volumes)]
         for n, volumes in enumerate(request["moments"])
     ]
+    shelf.prepare(sequence, package, locator, request["need_mb"])
+    tell({"began": True})
     started = time.process_time()
-    shelf.take(package, request["need_mb"])
     reading, loaded = shelf.read(sequence, package, locator)
     for n, label_map in enumerate(reading.label_maps):
         np.save(folder / f"labels-{n}.npy", np.asarray(label_map, np.uint8), allow_pickle=False)
     return {
         **loaded.record(),
+        "broken": shelf.broken,
         "label_maps": len(reading.label_maps),
         "scores": reading.scores,
         "probabilities": reading.probabilities,

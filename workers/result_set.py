@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -16,12 +17,13 @@ from appliance.volume import Volume
 from dicom_nodes import codes, origin
 from dicom_nodes.contour_set import write_contours
 from dicom_nodes.curve_picture import write_curve
+from dicom_nodes.header import read_header
 from dicom_nodes.key_objects import write_key_images, write_retraction
 from dicom_nodes.key_slices import drawn, key_slices
 from dicom_nodes.label_maps import segments as find_segments
 from dicom_nodes.page import write_page
 from dicom_nodes.presentation import write_presentation
-from dicom_nodes.report import Companion, Input, write_report
+from dicom_nodes.report import Companion, Input, write_failure, write_report
 from dicom_nodes.result_classes import BY_ROLE, LABEL_MAP
 from dicom_nodes.secondary_capture import write_picture
 from dicom_nodes.segmentation import (
@@ -30,7 +32,7 @@ from dicom_nodes.segmentation import (
     write_label_map,
     write_segmentation,
 )
-from dicom_nodes.source import SourceHeaders
+from dicom_nodes.source import SourceHeaders, cleaned
 from dicom_nodes.validation import Expected, Held, check
 from models.measure import beat_of
 from models.outputs import CineSegmentation, Outputs
@@ -165,6 +167,21 @@ def validate(
         [(one.at, one.content) for one in objects],
         Expected(findings, moments[0].sources[0], context, frozenset(images), held),
     )
+
+
+def report_of_failure(
+    reason: str, image: Path, instances: Mapping[str, Sequence[tuple[str, str]]], context: ResultContext
+) -> MadeObject:
+    """Write and check the SR that says why there is no result; `image` names the patient and the study.
+
+    `instances`: Series Instance UID → (SOP Class UID, SOP Instance UID) of what could not be read.
+    """
+    source = SourceHeaders(cleaned(read_header(image)), (), ())
+    content = write_failure(reason, source, list(instances.items()), context)
+    made = named("SR", origin.REPORT_SERIES, content, context)
+    images = frozenset(uid for several in instances.values() for _, uid in several)
+    check([(made.at, made.content)], Expected((), source, context, images, {}))
+    return made
 
 
 def segmentations(shown: Shown, context: ResultContext) -> tuple[list[MadeObject], dict[int, SegmentReference]]:

@@ -16,7 +16,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from celery import Celery
 from celery.worker import state
 
 from appliance import __version__
-from appliance.catalogue import Catalogue, jobs, packages
+from appliance.catalogue import Catalogue, comparisons, jobs, packages
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import Claim, Fenced, NewResult
 from appliance.errors import CurieError, PackageRefused, ResultRejected, StudyBlocked, StudyUnsuitable
@@ -39,7 +39,7 @@ from models.registry import open_registry
 from workers.comparing import compare_versions
 from workers.engine_process import EngineProcess, Wanted
 from workers.pipeline import Inferred, Made, computed_by, read_study
-from workers.result_set import ALWAYS, MadeObject
+from workers.result_set import ALWAYS, MadeObject, report_of_failure
 
 TIMER_S = 5.0
 RETRY_S = 5.0
@@ -61,7 +61,6 @@ class Worker:
         self.engine = EngineProcess(settings.worker, place, settings.data_dir / "engines")
         self.stopping = threading.Event()
         self._busy = threading.Lock()
-        self._warmed: set[str] = set()  # digests
         self._drained_at = time.monotonic()
 
     def warm(self) -> None:
@@ -69,8 +68,7 @@ class Worker:
         for name in sorted({route.package for route in self.settings.routes}):
             try:
                 package = self.registry.routed(name)
-                if package.digest not in self._warmed:
-                    self._warmed.add(package.digest)
+                if not self.engine.knows(package.digest):
                     self.engine.warm(self._wanted(package))
             except CurieError as error:
                 logger().error("package_not_loaded", package=name, cause=str(error))
@@ -126,8 +124,10 @@ class Worker:
 
     def _run(self, held: Claim) -> None:
         try:
-            made = self._made(held)
-            self._commit(held, made)
+            if held.tells:
+                self._tell(held)
+            else:
+                self._commit(held, self._made(held))
         except Fenced:
             raise
         except StudyUnsuitable as reason:
@@ -157,6 +157,31 @@ class Worker:
             context = self._context(held, package, replaced, priors, patient_key)
             return read_study(inputs, package, infer, lambda ran: computed_by(context, ran), self._wanted_roles(held))
 
+    def _tell(self, held: Claim) -> None:
+        """Write and commit the report that no result could be made."""
+        with self.catalogue.read() as connection:
+            instances = jobs.inputs_by_series(connection, held.id)
+            patient_key = jobs.patient_of(connection, held.id)
+            replaced = jobs.replaced_by(connection, held)
+        (path, *_), *_ = self._inputs(held)
+        context = self._context(held, self._package_of(held), replaced, (), patient_key)
+        told = report_of_failure(held.tells, path, instances, context)
+        record = {"patient_key": patient_key}
+        with self.catalogue.write() as connection:
+            jobs.commit_results(connection, held, [self._keep(held, told)], self._accepted(), record, now())
+        logger().info("failure_reported", job=held.id)
+
+    def _package_of(self, held: Claim) -> Package | None:
+        """Return the package that was to run, None where it cannot be read: that may be what is to be told."""
+        try:
+            return self.registry.of_digest(held.package_digest) if held.package_digest else None
+        except CurieError:
+            return None
+
+    def _accepted(self) -> dict[str, tuple[str, ...]]:
+        """Return destination → roles it takes."""
+        return {one.name: one.results for one in self.settings.destinations}
+
     def _inputs(self, held: Claim) -> list[list[Path]]:
         """Return the files of each input's series."""
         with self.catalogue.read() as connection:
@@ -171,8 +196,7 @@ class Worker:
 
     def _wanted(self, package: Package) -> Wanted:
         """Return the package with its locator, and the memory it was measured to need on this host."""
-        plan = package.manifest.locator
-        locator = self.registry.package(plan.package) if plan else None
+        locator = self.registry.locator(package)
         with self.catalogue.read() as connection:
             known = packages.engine_reports(connection, package.digest)
         need = next((one["memory_mb"] for one in known if one["host"] == socket.gethostname()), None)
@@ -195,33 +219,29 @@ class Worker:
     def _context(
         self,
         held: Claim,
-        package: Package,
+        package: Package | None,
         replaced: Sequence[ObjectReference],
         priors: Sequence[Prior],
         patient_key: str,
     ) -> ResultContext:
         """Return what is known of the results before anything is computed."""
-        lineage = package.manifest.lineage
-        return ResultContext(
+        known = ResultContext(
             appliance_name=self.settings.appliance.name,
             appliance_uid=self.settings.appliance_uid,
             software_version=__version__,
             job_id=held.id,
-            package=package.id,
-            package_version=package.version,
-            package_digest=package.digest,
-            title=package.manifest.title,
+            package=held.package,
+            package_version=held.package_version,
+            package_digest=held.package_digest,
+            title=held.package,
             engine="",
             precision="",
             made_at=held.created_at,
             supersedes=tuple(replaced),
-            not_for_clinical_use=package.manifest.not_for_clinical_use,
-            limits=package.manifest.limits,
-            weights_digest=package.weights_digest,
-            training_round="" if lineage.round is None else str(lineage.round),
             patient_key=patient_key,
             priors=tuple(priors),
         )
+        return said_by(package, known) if package else known
 
     def _wanted_roles(self, held: Claim) -> frozenset[str]:
         """Return the roles that a destination of the job takes, and those that are always made."""
@@ -232,7 +252,6 @@ class Worker:
 
     def _commit(self, held: Claim, made: Made) -> None:
         results = [self._keep(held, one) for one in made.objects]
-        accepted: dict[str, tuple[str, ...]] = {one.name: one.results for one in self.settings.destinations}
         record = {
             "engine": f"{made.inferred.engine} {made.inferred.precision}",
             "skipped": [list(one) for one in made.inferred.skipped],
@@ -242,17 +261,24 @@ class Worker:
             "study_date": made.study_date,
         }
         with self.catalogue.write() as connection:
-            jobs.commit_results(connection, held, results, accepted, record, now())
-        self._keep_report(held.package_digest, vars(made.inferred))
+            jobs.commit_results(connection, held, results, self._accepted(), record, now())
         logger().info("results_written", job=held.id, **made.timings)
-        self._compare(held)
+        self._compare(held.id)
+        self._keep_report(held.package_digest, vars(made.inferred))
 
-    def _compare(self, held: Claim) -> None:
+    def compare_left(self) -> None:
+        """Compare the answers that a worker which died had no time to compare."""
+        with self.catalogue.read() as connection:
+            left = comparisons.left(connection)
+        for job in left:
+            self._compare(job)
+
+    def _compare(self, job: str) -> None:
         """Compare with other versions; what goes wrong here never touches the job, which is done."""
         try:
-            compare_versions(self.catalogue, self.settings.results_dir, held.id)
+            compare_versions(self.catalogue, self.settings.results_dir, job)
         except Exception as error:  # noqa: BLE001 - the edge of a comparison
-            logger().error("versions_not_compared", job=held.id, cause=type(error).__name__)
+            logger().error("versions_not_compared", job=job, cause=type(error).__name__)
 
     def _keep(self, held: Claim, made: MadeObject) -> NewResult:
         path = f"{held.id[:2]}/{held.id}/{made.name}-{held.token}.dcm"
@@ -319,6 +345,19 @@ class Pulse:
             wait_s = min(wait_s * 2, jobs.LEASE_S / 4)
 
 
+def said_by(package: Package, known: ResultContext) -> ResultContext:
+    """Return the context with what the package says of itself."""
+    declared = package.manifest
+    return replace(
+        known,
+        title=declared.title,
+        not_for_clinical_use=declared.not_for_clinical_use,
+        limits=declared.limits,
+        weights_digest=package.weights_digest,
+        training_round="" if declared.lineage.round is None else str(declared.lineage.round),
+    )
+
+
 def own_folder(run: Path) -> Path:
     """Return a folder of this process alone, and remove those of processes of this host that are gone."""
     host = socket.gethostname()
@@ -356,8 +395,9 @@ def run_worker(app: Celery, worker: Worker) -> None:
     def drain() -> None:
         worker.drain()
 
+    worker.warm()  # before another thread may speak to the engine process
+    worker.compare_left()
     threading.Thread(target=worker.timer, daemon=True).start()
-    worker.warm()
     command = app.Worker(pool="solo", concurrency=1, quiet=True, loglevel="ERROR", without_gossip=True,
                          without_mingle=True, without_heartbeat=True)  # fmt: skip
     command.install_platform_tweaks = lambda _: None  # Celery would put its own signal handlers over ours

@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, insert, or_, select, update
 
-from appliance.catalogue import events
-from appliance.catalogue.outbox import address
+from appliance.catalogue import events, unanswered
+from appliance.catalogue.outbox import address, withdraw
 from appliance.catalogue.tables import instance, job, job_destination, job_input, outbox, outcome, result
 from appliance.errors import Missing, SettingsError
 from appliance.job import ObjectReference, Prior, may_become
@@ -43,6 +43,7 @@ class Claim:
     supersedes: str | None
     inputs: list[list[str]]  # [[input, Series Instance UID], …], in the order of the package's inputs
     shadow: int
+    tells: str = ""  # not "": no model runs, the result says this
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def claim(connection: Connection, worker: str, now: datetime) -> Claim | None:
             job.c.supersedes,
             job.c.inputs,
             job.c.shadow,
+            job.c.tells,
         )
     ).one_or_none()
     if row is None:
@@ -124,6 +126,20 @@ def input_paths(connection: Connection, job_id: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for series, path in rows:
         found.setdefault(series, []).append(path)
+    return found
+
+
+def inputs_by_series(connection: Connection, job_id: str) -> dict[str, list[tuple[str, str]]]:
+    """Return Series Instance UID → (SOP Class UID, SOP Instance UID) of the job's input set."""
+    rows = connection.execute(
+        select(instance.c.series_instance_uid, instance.c.sop_class_uid, instance.c.sop_instance_uid)
+        .join(job_input, job_input.c.instance_id == instance.c.id)
+        .where(job_input.c.job_id == job_id)
+        .order_by(instance.c.series_instance_uid, instance.c.sop_instance_uid)
+    )
+    found: dict[str, list[tuple[str, str]]] = {}
+    for series, sop_class, uid in rows:
+        found.setdefault(series, []).append((sop_class, uid))
     return found
 
 
@@ -215,6 +231,8 @@ def commit_results(
     connection.execute(insert(result), [{**asdict(one), "job_id": held.id, "created_at": now} for one in results])
     if address(connection, held.id, accepted, now):
         connection.execute(update(job).where(job.c.id == held.id).values(state="delivering", finished_at=None))
+    if not held.tells:
+        unanswered.answered(connection, held.study_instance_uid, held.package, now)
     if held.supersedes is not None:
         supersede_replaced(connection, held.study_instance_uid, held.supersedes, now)
     events.record(connection, "results_written", study=held.study_instance_uid, job=held.id, results=len(results))
@@ -231,6 +249,7 @@ def supersede_replaced(connection: Connection, study_uid: str, job_id: str, now:
         .values(state="superseded", reason="a newer result replaces this one", finished_at=now)
     )
     if done.rowcount:
+        withdraw(connection, job_id, "a newer result replaces it")
         events.record(connection, "job_superseded", study=study_uid, job=job_id)
 
 

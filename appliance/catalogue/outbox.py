@@ -113,6 +113,16 @@ def choose_variant(connection: Connection, destination: str, job_ids: Sequence[s
     )
 
 
+def withdraw(connection: Connection, job_id: str, reason: str) -> int:
+    """Take back what waits of a job's results; returns how many. What a destination has is left to retractions."""
+    done = connection.execute(
+        update(outbox)
+        .where(outbox.c.job_id == job_id, outbox.c.state == "waiting")
+        .values(state="withdrawn", answer=f"not sent: {reason}")
+    )
+    return int(done.rowcount)
+
+
 def due(connection: Connection, now: datetime, state: str = "waiting") -> list[Parcel]:
     """Return the parcels in this state that are due, oldest first."""
     return _parcels(connection, outbox.c.state == state, outbox.c.due_at <= now)

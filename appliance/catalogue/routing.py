@@ -38,6 +38,7 @@ class RoutedPackage:
     destinations: tuple[str, ...]
     priority: int
     shadow: bool = False  # its results stay in the appliance
+    negative: bool = True  # whether the route wants a result without a finding
     accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # destination → roles it takes
 
 
@@ -183,11 +184,13 @@ def _open_job(
         replaced = _last_with_results(connection, before)
         _insert_job(connection, summary, target, chosen, digest, identity, replaced, now)
     for name in target.destinations:
-        present = connection.execute(
-            select(job_destination).where(job_destination.c.job_id == identity, job_destination.c.destination == name)
-        ).first()
+        here = (job_destination.c.job_id == identity, job_destination.c.destination == name)
+        present = connection.execute(select(job_destination.c.negative).where(*here)).first()
         if present is None:
-            connection.execute(insert(job_destination).values(job_id=identity, destination=name))
+            negative = int(target.negative)
+            connection.execute(insert(job_destination).values(job_id=identity, destination=name, negative=negative))
+        elif target.negative and not present.negative:
+            connection.execute(update(job_destination).where(*here).values(negative=1))
     return identity, known is None
 
 
