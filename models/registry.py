@@ -77,6 +77,17 @@ class Registry:
         with self.catalogue.read() as connection:
             return [self.load(row) for row in packages.in_state(connection, package, "shadow")]
 
+    def locator(self, package: Package) -> Package | None:
+        """Return the package that finds where this one looks; None without one, or if it is not here.
+
+        It is not missed before a study needs it. Raises PackageRefused if its files are damaged.
+        """
+        plan = package.manifest.locator
+        try:
+            return self.package(plan.package) if plan else None
+        except Missing:
+            return None
+
     def of_digest(self, digest: str) -> Package:
         """Return the package with exactly this digest, whatever its state; Missing if it is not here."""
         with self.catalogue.read() as connection:

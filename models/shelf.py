@@ -1,20 +1,21 @@
 """The packages one process holds ready, within a budget of memory: the one used longest ago gives way.
 
-What runs out of memory goes on in smaller batches (inference.py), then on the next rung; it is never given up while a
-rung is left. A rung that was left stands in `skipped` with the reason.
+What runs out of memory goes on in smaller batches (inference.py), then on the next rung, as does what breaks; it is
+never given up while a rung is left. A rung that was left stands in `skipped` with the reason.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from appliance.errors import EngineUnavailable
+from appliance.errors import EngineUnavailable, Missing
 from appliance.volume import Volume
 from models.deciding import read, read_regions
-from models.engines import EngineChoice, OutOfMemory, Place, choose_engine, first_line, ran_out_of_memory
+from models.engines import NEEDS_GPU, EngineChoice, Place, choose_engine, first_line, ran_out_of_memory
 from models.footprint import Footprint, budget_mb, device_of
 from models.inference import Progress
 from models.locating import located_boxes, needs_locating
@@ -32,6 +33,12 @@ class Loaded:
     memory_mb: float  # measured; declared until it ran once
     measured: bool = False
     engine_mb: float = 0.0  # what the engine holds while it waits
+
+    @property
+    def in_words(self) -> str:
+        """What it runs on, and why on nothing better, e.g. "on openvino f32, not on tensorrt: needs a GPU"."""
+        above = "".join(f", not on {rung}: {reason}" for rung, reason in self.choice.skipped)
+        return f"on {self.choice.engine.name} {self.choice.engine.precision}{above}"
 
     def record(self) -> dict[str, Any]:
         """Return what the catalogue and people are told of it."""
@@ -59,6 +66,7 @@ class Shelf:
         self.budget_mb = memory_gb * 1024 if memory_gb else budget_mb(place)
         self._held: OrderedDict[str, Loaded] = OrderedDict()
         self._footprints: dict[str, float] = {}  # by digest: outlive eviction
+        self.broken = False  # a GPU's engine broke: whatever runs there next may fail with it, until the process ends
 
     def take(self, package: Package, need_mb: float | None = None) -> Loaded:
         """Return the package loaded, others evicted where the budget asks for it.
@@ -76,6 +84,15 @@ class Shelf:
         loaded = self._held[package.digest] = Loaded(package, choice, need, known is not None, footprint.kept_mb)
         return loaded
 
+    def prepare(
+        self, sequence: Sequence[Sequence[Volume]], package: Package, locator: Package | None, need_mb: float | None
+    ) -> None:
+        """Load what `read` will run, so that it does not count as the run's time. Raises EngineUnavailable."""
+        plan = package.manifest.locator
+        if locator is not None and plan is not None and needs_locating(sequence[0][0], plan):
+            self.take(locator)
+        self.take(package, need_mb)
+
     def read(
         self,
         sequence: Sequence[Sequence[Volume]],
@@ -83,19 +100,22 @@ class Shelf:
         locator: Package | None = None,
         progress: Progress | None = None,
     ) -> tuple[Reading, Loaded]:
-        """Return what a package says of a sequence of volumes, and what it ran on."""
+        """Return what a package says of a sequence of volumes, and what it ran on.
+
+        Raises EngineUnavailable where no rung is left, Missing where a locator is needed and not given.
+        """
         plan = package.manifest.locator
         if plan is None or not needs_locating(sequence[0][0], plan):
             return self._run(package, lambda held: read(sequence, package, held.choice.engine, progress))
         if locator is None or locator.name != plan.package:
-            raise EngineUnavailable(f"{package.name} looks where {plan.package} found something; install that package")
-        found, _ = self._run(locator, lambda held: read(sequence, locator, held.choice.engine))
+            raise Missing(f"{package.name} looks where {plan.package} found something; install that package")
+        found, where = self._run(locator, lambda held: read(sequence, locator, held.choice.engine))
         volumes = sequence[0]
         boxes = located_boxes(found.label_maps[0], volumes[0], plan)
         reading, loaded = self._run(
             package, lambda held: read_regions(volumes, boxes, package, held.choice.engine, progress)
         )
-        return replace(reading, located=(locator.name,)), loaded
+        return replace(reading, located=(f"{locator.name} ({where.in_words})",)), loaded
 
     def _run(self, package: Package, work: Any) -> tuple[Reading, Loaded]:
         while True:
@@ -103,10 +123,11 @@ class Shelf:
             try:
                 with Footprint(loaded.choice.engine.device) as footprint:
                     reading: Reading = work(loaded)
-            except (OutOfMemory, MemoryError, RuntimeError) as error:
-                if not ran_out_of_memory(error):
+            except (EngineUnavailable, MemoryError, RuntimeError) as error:
+                if not isinstance(error, EngineUnavailable) and not ran_out_of_memory(error):
                     raise
                 reason = first_line(error)
+                self.broken |= loaded.choice.engine.name in NEEDS_GPU and not ran_out_of_memory(error)
             else:
                 break
             self._next_rung(loaded, reason)  # outside of `except`, whose error holds what was being computed
@@ -121,13 +142,17 @@ class Shelf:
         self._footprints[loaded.package.digest] = loaded.memory_mb
 
     def _next_rung(self, loaded: Loaded, reason: str) -> None:
-        """Replace an engine that ran out of memory by one further down; EngineUnavailable if there is none."""
+        """Replace an engine that ran out of memory or broke by one further down; EngineUnavailable if there is none."""
         engine = loaded.choice.engine
         name, skipped = engine.name, loaded.choice.skipped
-        engine.close()
         del self._held[loaded.package.digest]
+        with suppress(RuntimeError):  # what broke may break again while it is put away
+            engine.close()
         left = self.backends[self.backends.index(name) + 1 :]
-        choice = choose_engine(loaded.package, left, self.place)
+        try:
+            choice = choose_engine(loaded.package, left, self.place)
+        except EngineUnavailable as error:
+            raise EngineUnavailable(f"{name}: {reason}; {error}") from error
         choice = replace(choice, skipped=(*skipped, (name, reason), *choice.skipped))
         self._held[loaded.package.digest] = Loaded(loaded.package, choice, loaded.memory_mb)
 

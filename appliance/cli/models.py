@@ -22,7 +22,6 @@ NameArgument = Annotated[
     str, typer.Argument(help='"brain-structures" (the active version) or "brain-structures@1.0.0".')
 ]
 SourceArgument = Annotated[Path, typer.Argument(help="Folder of a package, or a .zip of one.")]
-BUILD_LIMIT_S = 3600.0  # of building every engine of one package
 
 
 @contextmanager
@@ -240,12 +239,11 @@ def _built(opened: Registry, row: VersionRow) -> None:
 
     settings = opened.settings
     package = opened.load(row)
-    plan = package.manifest.locator
-    wanted = Wanted(package, opened.package(plan.package) if plan else None)
+    wanted = Wanted(package, opened.locator(package))
     with tempfile.TemporaryDirectory() as folder:
         engine = EngineProcess(settings.worker, Path(folder), settings.data_dir / "engines")
         try:
-            ran = engine.load(wanted, BUILD_LIMIT_S)
+            ran = engine.load(wanted)
         except EngineUnavailable as error:
             raise PackageRefused(str(error)) from error
         finally:

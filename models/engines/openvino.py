@@ -16,6 +16,7 @@ from torch import Tensor
 from appliance.errors import EngineUnavailable
 from models.engines import Engine, OutOfMemory, Place, first_line
 from models.engines.graph import checked_graph
+from models.engines.not_built import NotBuilt
 from models.package import Package
 from models.parity import golden_cases
 
@@ -61,12 +62,22 @@ def engines(package: Package, rung: str, place: Place) -> Iterator[Engine]:  # n
     graph = checked_graph(package.path("model.onnx"))
     plain = OpenVinoEngine(graph, "f32", place.threads)
     if "bf16" in package.manifest.precision.allowed and has_bf16():
-        half = OpenVinoEngine(graph, "bf16", place.threads)
-        if trial_s(half, package) < trial_s(plain, package):
-            yield half
-        else:
-            half.close()
+        yield from faster_half(graph, package, plain, place)
     yield plain
+
+
+def faster_half(graph: bytes, package: Package, plain: OpenVinoEngine, place: Place) -> Iterator[Engine]:
+    """Yield the package in bf16 if that is faster here, or what says why it cannot be had; f32 comes after."""
+    try:
+        half = OpenVinoEngine(graph, "bf16", place.threads)
+        faster = trial_s(half, package) < trial_s(plain, package)
+    except EngineUnavailable as reason:
+        yield NotBuilt("openvino", "bf16", reason)
+        return
+    if faster:
+        yield half
+    else:
+        half.close()
 
 
 def has_bf16() -> bool:

@@ -116,6 +116,13 @@ class PlanCache:
         if not any(self.folder.glob(f"{key[:32]}-*.json")):
             (self.folder / kernels_name(key)).unlink(missing_ok=True)
 
+    def drop_plan(self, key: str, plan: bytes) -> None:
+        """Remove a plan that is known by its bytes, as one to refit is."""
+        digest = hashlib.sha256(plan).hexdigest()
+        for marker in self._markers(f"{key[:32]}-*.json"):
+            if (marker.plan_key, marker.plan_sha256) == (key, digest):
+                self.drop(key, marker.weights_sha256)
+
     def write(self, name: str, content: bytes) -> None:
         """Write one file of the cache, for this user alone, in one move."""
         if self.folder is None:

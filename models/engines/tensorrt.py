@@ -13,36 +13,19 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from appliance.errors import EngineUnavailable
 from appliance.log import logger
 from models.engines import Engine, OutOfMemory, Place, first_line, judged
 from models.engines.graph import checked_graph
 from models.engines.half_graph import in_halves, recipe
+from models.engines.not_built import NotBuilt
 from models.engines.plan_cache import Gpu, Marker, PlanCache, PlanKey, kernels_name
 from models.engines.plan_run import PlanEngine
 from models.engines.provider import Provider, build_plan, flags, profile_of, provider
 from models.engines.structure import structure_hash
 from models.package import Package
 from models.parity import as_record
-
-
-class NotBuilt:
-    """Stands where an engine of one precision could not be made, so that the ladder hears why and asks for the next."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, supplier: Provider, precision: str, reason: EngineUnavailable) -> None:
-        self.name, self.precision = supplier.rung, precision
-        self._reason = reason
-
-    def run(self, batch: Tensor) -> Tensor:  # noqa: ARG002
-        """Raise why there is no engine."""
-        raise self._reason
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class PlanSource:
@@ -90,9 +73,9 @@ class PlanSource:
             return None
         with self.cache.locked(self.key):
             older = self.cache.to_refit(self.key)
-            if older is None:
+            engine = self._older(older) if older is not None else None
+            if engine is None:
                 return None
-            engine = self._engine(older)
             try:
                 engine.refit(self.graph())
                 reason = self._disagreement(engine)
@@ -103,6 +86,17 @@ class PlanSource:
             engine.close()
             logger().warning("refit_refused", package=self.package.name, engine=self._name, reason=reason)
             return None  # a build can do what a refit cannot
+
+    def _older(self, plan: bytes) -> PlanEngine | None:
+        """Return the engine of a plan to refit; one that cannot be loaded is dropped, and a build takes its place."""
+        try:
+            return self._engine(plan)
+        except OutOfMemory:
+            raise
+        except EngineUnavailable as error:
+            logger().warning("refit_refused", package=self.package.name, engine=self._name, reason=str(error))
+            self.cache.drop_plan(self.key, plan)
+            return None
 
     def built(self) -> Engine:
         """Return the engine of a plan that is built now; raises EngineUnavailable."""
@@ -179,7 +173,7 @@ def in_precision(package: Package, supplier: Provider, precision: str, place: Pl
                 yield engine
                 source.forget()
     except EngineUnavailable as reason:
-        yield NotBuilt(supplier, precision, reason)
+        yield NotBuilt(supplier.rung, precision, reason)
 
 
 def gpu_at(device: torch.device) -> Gpu:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,30 @@ def test_what_a_graph_may_not_hold_is_refused_by_name(copied: Path, change: str,
     path.write_bytes(model.SerializeToString())
     with pytest.raises(PackageRefused, match=words):
         checked_graph(path)
+
+
+@pytest.mark.parametrize("breaks", ["compiling", "running"])
+def test_bf16_that_cannot_be_had_costs_bf16_alone(
+    shipped: Package, monkeypatch: pytest.MonkeyPatch, breaks: str
+) -> None:
+    from models.engines import openvino
+
+    class NoHalf(openvino.OpenVinoEngine):
+        def __init__(self, graph: bytes, precision: str = "f32", threads: int = 0) -> None:
+            if (breaks, precision) == ("compiling", "bf16"):
+                raise EngineUnavailable("no bf16 here")
+            super().__init__(graph, "f32", threads)
+            self.precision = precision
+
+        def run(self, batch: torch.Tensor) -> torch.Tensor:
+            if (breaks, self.precision) == ("running", "bf16"):
+                raise EngineUnavailable("no bf16 here")
+            return super().run(batch)
+
+    monkeypatch.setattr(openvino, "OpenVinoEngine", NoHalf)
+    monkeypatch.setattr(openvino, "has_bf16", lambda: True)
+    precision = shipped.manifest.precision.model_copy(update={"allowed": ("f32", "bf16")})
+    halves = replace(shipped, manifest=shipped.manifest.model_copy(update={"precision": precision}))
+    choice = choose_engine(halves, ["openvino"], Place("cpu"))
+    assert (choice.engine.name, choice.engine.precision) == ("openvino", "f32")
+    assert choice.skipped == (("openvino bf16", "no bf16 here"),)

@@ -54,6 +54,15 @@ def test_a_plan_is_ready_for_its_own_weights_alone(cache: PlanCache) -> None:
     assert cache.to_refit("f" * 64) is None
 
 
+def test_a_plan_is_dropped_by_its_bytes_and_no_other(cache: PlanCache) -> None:
+    cache.keep(b"plan", marker(b"plan"))
+    cache.keep(b"other", marker(b"other", OTHERS))
+    cache.drop_plan("f" * 64, b"plan")
+    cache.drop_plan(KEY.digest, b"plan")
+    assert cache.ready(KEY.digest, WEIGHTS) is None
+    assert cache.ready(KEY.digest, OTHERS) == b"other"
+
+
 def test_files_are_closed_to_others_and_nothing_half_written_is_left(cache: PlanCache) -> None:
     cache.keep(b"plan", marker(b"plan"))
     assert cache.folder is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,18 @@ def test_a_damaged_package_that_ships_is_repaired_at_the_next_start(registry: Re
     again = open_registry(registry.settings, registry.catalogue)
     assert again.verified(row).digest == row.digest
     assert again.row("brain-structures").state == "active"
+
+
+def test_a_locator_that_is_not_here_is_not_missed_before_a_study_needs_it(registry: Registry, shipped: Package) -> None:
+    from models.inputs import Locator
+
+    plan = {
+        "package": shipped.name, "segments": [1], "min_volume_ml": 1.0, "above_extent_mm": 10.0,
+        "regions": [{"name": "left", "low": [0, 0, 0], "high": [1, 1, 1]}],
+    }  # fmt: skip
+    for name, found in ((plan["package"], shipped.digest), ("elsewhere@1.0.0", None)):
+        locator = Locator.model_validate(plan | {"package": name})
+        located = replace(shipped, manifest=shipped.manifest.model_copy(update={"locator": locator}))
+        there = registry.locator(located)
+        assert (there.digest if there else None) == found
+    assert registry.locator(shipped) is None

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 import models.inference
-from appliance.errors import EngineUnavailable
+from appliance.errors import EngineUnavailable, Missing
 from appliance.volume import Volume
 from models.engines import EngineChoice, OutOfMemory, Place
 from models.package import Package
+from models.reading import Reading
 from models.shelf import Shelf
 
 PLACE = Place("cpu")
@@ -135,6 +136,39 @@ def test_another_error_beside_the_network_is_not_taken_for_memory(
         read(Shelf(["narrow", "plain"], PLACE), batched, head)
 
 
+def test_an_engine_that_breaks_costs_the_rung_and_not_the_job(
+    engines: dict[str, Small], batched: Package, head: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines["narrow"], "run", broken)
+    monkeypatch.setattr(engines["narrow"], "close", stuck)
+    shelf = Shelf(["narrow", "plain"], PLACE)
+    found, loaded = read(shelf, batched, head)
+    assert found.any()
+    assert loaded.choice.skipped == (("narrow", "CUDA error: an illegal memory access"),)
+    assert not shelf.broken, "no GPU is concerned"
+    monkeypatch.setattr("models.shelf.NEEDS_GPU", frozenset({"narrow"}))
+    read(shelf := Shelf(["narrow", "plain"], PLACE), batched, head)
+    assert shelf.broken
+
+
+def test_the_last_reason_is_not_lost(
+    engines: dict[str, Small], batched: Package, head: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines["plain"], "run", broken)
+    with pytest.raises(EngineUnavailable, match="plain: CUDA error: an illegal memory access; "):
+        read(Shelf(["plain"], PLACE), batched, head)
+
+
+def stuck() -> None:
+    """Fail as a library does whose device is gone."""
+    raise RuntimeError("CUDA error: an illegal memory access")
+
+
+def broken(*given: object) -> Tensor:
+    """Fail as a GPU does that holds an error."""
+    raise EngineUnavailable("CUDA error: an illegal memory access")
+
+
 def test_where_no_rung_is_left_it_is_said(engines: dict[str, Small], batched: Package, head: Volume) -> None:
     with pytest.raises(EngineUnavailable):
         Shelf(["wide"], PLACE).read([[head]], batched)
@@ -173,5 +207,26 @@ def test_a_locator_that_is_not_installed_is_named(shipped: Package, head: Volume
     from models.inputs import Locator
 
     located = shipped.manifest.model_copy(update={"locator": Locator.model_validate(plan)})
-    with pytest.raises(EngineUnavailable, match=r"elsewhere@1\.0\.0 found something; install that package"):
+    with pytest.raises(Missing, match=r"elsewhere@1\.0\.0 found something; install that package"):
         Shelf(["openvino"], PLACE).read([[head]], replace(shipped, manifest=located))
+
+
+def test_a_locator_is_needed_where_it_is_needed_and_its_engine_is_told(
+    engines: dict[str, Small], batched: Package, head: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = {
+        "package": batched.name, "segments": [1, 2, 3, 4, 5, 6, 7], "min_volume_ml": 0.001, "above_extent_mm": 1e6,
+        "regions": [{"name": "left", "low": [0, 0, 0], "high": [1, 1, 1]}],
+    }  # fmt: skip
+    from models.inputs import Locator
+
+    located = batched.manifest.model_copy(update={"locator": Locator.model_validate(plan)})
+    package = replace(batched, manifest=located, digest="f" * 64)
+    assert Shelf(["plain"], PLACE).read([[head]], package)[0].located == (), "the volume is small as it is"
+    monkeypatch.setattr("models.shelf.needs_locating", lambda volume, plan: True)
+    monkeypatch.setattr("models.shelf.read_regions", lambda volumes, boxes, package, engine, progress: Reading())
+    shelf = Shelf(["wide", "plain"], PLACE)
+    shelf.prepare([[head]], package, batched, None)
+    assert shelf.held == (batched.digest, package.digest)
+    reading, _ = shelf.read([[head]], package, batched)
+    assert reading.located == (f"{batched.name} (on plain f32, not on wide: no room)",)

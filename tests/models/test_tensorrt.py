@@ -192,6 +192,30 @@ def test_an_engine_that_disagrees_is_passed_over_with_its_reason_and_never_kept(
     assert not list((tmp_path / "engines").glob("*.plan"))
 
 
+def test_an_older_plan_that_cannot_be_loaded_is_dropped_and_a_build_takes_its_place(
+    gpus: Gpus, shipped: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus.choice(shipped)
+    loaded = []
+
+    class Unloadable(StandIn):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            loaded.append(self.plan)
+            if self.plan == loaded[0]:
+                raise EngineUnavailable("cannot load a plan")
+
+    monkeypatch.setattr(tensorrt, "PlanEngine", Unloadable)
+    newer = retrained(shipped, tmp_path / "newer", changed_by(1e-4))
+    choice = gpus.choice(newer)
+    assert (choice.engine.name, choice.skipped) == ("tensorrt", ())
+    assert len(gpus.builds) == 2
+    monkeypatch.setattr(tensorrt, "PlanEngine", StandIn)
+    gpus.choice(shipped)
+    assert len(gpus.builds) == 2, "the newer plan was refitted: the older one is gone"
+    assert StandIn.refits == 1
+
+
 def test_a_refit_that_disagrees_is_not_used_but_built(
     gpus: Gpus, shipped: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

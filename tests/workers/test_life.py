@@ -149,13 +149,28 @@ def test_a_second_version_can_never_be_active_beside_the_first(line: Line, newer
         assert connection.execute(select(package_change)).all()
 
 
-def test_a_past_study_is_replayed_once_and_nothing_of_it_leaves(line: Line, newer: str) -> None:
+def compared_by(line: Line) -> int:
+    with line.catalogue.read() as connection:
+        shipped = packages.active(connection, "brain-structures")
+        assert shipped is not None
+        return len(comparisons.between(connection, "brain-structures", shipped.version, "9.0.0"))
+
+
+def test_a_past_study_is_replayed_once_and_nothing_of_it_leaves(
+    line: Line, newer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = line.receive(series(HEAD))
     line.worker.drain()
     before = line.outcome(study)
     first = _replayed(line.worker.registry, study, newer)
     assert first["outcome"] == "queued"
+    compare = line.worker._compare
+    monkeypatch.setattr(line.worker, "_compare", lambda job: None)  # as if the worker died before
     assert line.worker.drain() == 1
+    monkeypatch.setattr(line.worker, "_compare", compare)
+    assert compared_by(line) == 0
+    line.worker.compare_left()
+    assert compared_by(line) == 1
     assert versions_run(line)[-1] == ("9.0.0", "completed", 1)
     assert line.outcome(study) == before
     assert _replayed(line.worker.registry, study, newer)["outcome"] == "read by this version already"

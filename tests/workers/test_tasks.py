@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from workers.tasks import own_folder, where
+from workers.tasks import own_folder, run_worker, where
 
 
 def test_two_workers_never_share_the_folder_of_their_voxels(tmp_path: Path) -> None:
@@ -34,3 +35,33 @@ def test_an_unexpected_error_is_named_by_its_place_not_by_its_text() -> None:
     place = where(broken.value)
     assert place.startswith("test_tasks.py:")
     assert "Doe" not in place
+
+
+class Listening:
+    """A worker of which only the order of things is known."""
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.engine = self
+
+    def __getattr__(self, name: str) -> Callable[[], None]:
+        return lambda: self.did.append(name)
+
+
+def test_the_engine_process_is_spoken_to_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Listening()
+    monkeypatch.setattr("workers.tasks.threading.Thread.start", lambda thread: thread._target())
+    monkeypatch.setattr("workers.tasks.signal.signal", lambda number, what: None)
+
+    class App:
+        def task(self, name: str) -> Callable[[object], object]:
+            return lambda function: function
+
+        def Worker(self, **settings: object) -> App:
+            return self
+
+        def start(self) -> None:
+            worker.did.append("celery")
+
+    run_worker(App(), worker)  # type: ignore[arg-type]
+    assert worker.did == ["warm", "compare_left", "timer", "celery", "stop", "kill"]
