@@ -26,8 +26,17 @@ def inspect(package: Package) -> None:
     """Raise PackageRefused unless graph, weights and golden cases are what package.json says."""
     check_graph_shape(package, checked_graph(package.path("model.onnx")))
     check_weights(package)
+    check_card(package)
     for golden in golden_cases(package):
         check_golden(golden, package.manifest)
+
+
+def check_card(package: Package) -> None:
+    """Raise PackageRefused unless card.md is text that can be shown."""
+    try:
+        package.path("card.md").read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise PackageRefused(f"card.md: is not UTF-8 at byte {error.start}; save it as UTF-8 and sign anew") from error
 
 
 def check_golden(golden: GoldenCase, declared: Declaration) -> None:

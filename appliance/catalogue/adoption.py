@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from appliance.catalogue import events, jobs, outbox
+from appliance.catalogue import events, jobs, outbox, unanswered
 from appliance.catalogue.tables import job, study
 from appliance.package_life import VersionRow
 
@@ -31,8 +31,10 @@ def adopt(
         _leave_shadow(connection, row, priority, supersedes)
     if not made and row.state != "queued" and (row.shadow or row.state == "superseded"):
         ask_again(connection, row, now)
-    if made and row.shadow and supersedes:
-        jobs.supersede_replaced(connection, row.study_instance_uid, supersedes, now)
+    if made and row.shadow:
+        unanswered.answered(connection, row.study_instance_uid, row.package, now)
+        if supersedes:
+            jobs.supersede_replaced(connection, row.study_instance_uid, supersedes, now)
     if outbox.address(connection, job_id, accepted, now):
         connection.execute(
             update(job)
@@ -94,7 +96,7 @@ def withdraw_version(connection: Connection, version: VersionRow, now: datetime)
     """
     ended = connection.execute(
         update(job)
-        .where(job.c.package_digest == version.digest, job.c.state.in_(("queued", "running")))
+        .where(job.c.package_digest == version.digest, job.c.tells == "", job.c.state.in_(("queued", "running")))
         .values(state="superseded", reason=f"{version.name} was withdrawn", finished_at=now, token=job.c.token + 1)
         .returning(job.c.id, job.c.study_instance_uid, job.c.shadow)
     ).all()

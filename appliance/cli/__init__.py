@@ -63,6 +63,12 @@ def explain(error: CurieError) -> int:
     return exit_code(error)
 
 
+def not_done(error: OSError) -> str:
+    """Return in one line what the operating system did not let us do, and where to look."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}; look at owner and rights of the files, and at the space on the disk"
+
+
 def main() -> None:
     """Run one command; every error a person can meet is one line on stderr, and an exit code."""
     try:
@@ -77,3 +83,5 @@ def main() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        sys.exit(explain(CurieError(not_done(error))))

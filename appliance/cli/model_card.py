@@ -27,7 +27,7 @@ def card_record(opened: Registry, row: VersionRow) -> dict[str, Any]:
         "folder": str(package.folder),
         "engines": [{**one, "at": iso(one["at"])} for one in reports],
         "history": [{**vars(one), "asked_at": iso(one.asked_at), "done_at": iso(one.done_at)} for one in changes],
-        "card": (package.folder / "card.md").read_text(encoding="utf-8"),
+        "card": (package.folder / "card.md").read_text(encoding="utf-8", errors="replace"),
     }
 
 
