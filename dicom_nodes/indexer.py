@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from appliance.catalogue import Catalogue, events, receiving, studies
+from appliance.catalogue import Catalogue, events, receiving, rejections, studies
 from appliance.catalogue.connection import now
 from appliance.catalogue.receiving import KnownInstance, ReceivedInstance
 from appliance.errors import CurieError
@@ -288,6 +288,9 @@ def write_files(connection: Connection, decided: Sequence[Decided]) -> None:
             _write_file(connection, one)
         known |= keys
     _write_fresh(connection, fresh)
+    for one in decided:
+        if one.row.rejects and one.verdict in ("new", "revision"):
+            rejections.keep_note(connection, one.row, now())
     grown = Counter(one.row.study_instance_uid for one in decided if one.verdict not in ("same", "unreadable"))
     for study, count in grown.items():
         events.record(connection, "instance_indexed", study=study, count=count)

@@ -18,6 +18,7 @@ from dicom_nodes.arrivals import FileKept
 from dicom_nodes.contexts import is_document, is_uid
 from dicom_nodes.digest import header_digest, pixel_digest, streamed_pixel_digest
 from dicom_nodes.header import attributes, geometry, read_open, whole_between
+from dicom_nodes.rejection_note import rejected_by
 from dicom_nodes.result_files import is_own_result
 from dicom_nodes.values import text
 
@@ -82,6 +83,7 @@ def _row(
     if is_own_result(ds):
         state = "result"
     is_image = state == "current"
+    rejection, rejects = rejected_by(ds) if state == "document" else ("", ())
     return ReceivedInstance(
         sop_instance_uid=uid,
         sop_class_uid=sop_class,
@@ -103,6 +105,8 @@ def _row(
         number=whole_between(ds, INSTANCE_NUMBER, *NUMBERS_OF_IS),
         study_expected=whole_between(ds, STUDY_RELATED, *COUNTS) if state != "result" else None,
         series_expected=whole_between(ds, SERIES_RELATED, *COUNTS) if is_image else None,
+        rejection=rejection,
+        rejects=rejects,
     )
 
 

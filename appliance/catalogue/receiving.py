@@ -40,6 +40,8 @@ class ReceivedInstance:
     number: int | None = None  # Instance Number
     study_expected: int | None = None  # (0020,1208), where the header says it
     series_expected: int | None = None  # (0020,1209)
+    rejection: str = ""  # code of a rejection note (IHE IOCM), of which this is one
+    rejects: tuple[tuple[str, str], ...] = ()  # (Study, SOP) Instance UIDs that it rejects
 
 
 @dataclass(frozen=True)

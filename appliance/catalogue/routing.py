@@ -11,6 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from appliance.catalogue import events
 from appliance.catalogue.adoption import adopt
+from appliance.catalogue.rejections import rejected
 from appliance.catalogue.tables import (
     instance,
     job,
@@ -61,7 +62,8 @@ def study_summary(connection: Connection, study_uid: str) -> StudySummary:
     rows = connection.execute(
         select(instance).where(instance.c.study_instance_uid == study_uid).order_by(instance.c.id)
     ).all()
-    images = [row for row in rows if row.state == "current"]
+    taken_back = rejected(connection, study_uid)
+    images = [row for row in rows if row.state == "current" and row.sop_instance_uid not in taken_back]
     headers = connection.execute(select(series).where(series.c.study_instance_uid == study_uid)).all()
     problem = _problem(rows)
     found = tuple(_series(header, images) for header in headers)
@@ -282,6 +284,7 @@ def _insert_job(
             findings=[],
         )
     )
+    taken_back = rejected(connection, summary.study_instance_uid)
     rows = connection.execute(
         select(instance.c.sop_instance_uid, instance.c.id).where(
             instance.c.study_instance_uid == summary.study_instance_uid,
@@ -291,7 +294,11 @@ def _insert_job(
     ).all()
     connection.execute(
         insert(job_input),
-        [{"job_id": identity, "sop_instance_uid": r.sop_instance_uid, "instance_id": r.id} for r in rows],
+        [
+            {"job_id": identity, "sop_instance_uid": r.sop_instance_uid, "instance_id": r.id}
+            for r in rows
+            if r.sop_instance_uid not in taken_back
+        ],
     )
     events.record(
         connection,

@@ -13,9 +13,10 @@ from pydicom import Dataset, dcmread
 from sqlalchemy import select, update
 
 from appliance.catalogue import Catalogue
-from appliance.catalogue.tables import job, outbox, result
+from appliance.catalogue.tables import job, job_input, outbox, result
 from appliance.settings import parse
 from models.reading import Reading
+from tests import phantoms
 from tests.phantoms import series
 from tests.workers.test_line import HEAD, SETTINGS, Line
 from workers.engine_process import EngineProcess
@@ -214,3 +215,62 @@ def test_what_a_newer_result_replaces_is_not_sent_any_more(
     assert {state for uid, state in states.items() if uid not in first} == {"waiting"}
     retraction = [ds for ds in written(line, "KOS") if ds.ConceptNameCodeSequence[0].CodeValue == "113001"]
     assert len(retraction) == 1
+
+
+def rejection_note(images: list[Dataset], title: str) -> Dataset:
+    """Return the Key Object Selection by which a source takes images back."""
+    note = Dataset()
+    for keyword in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID"):
+        setattr(note, keyword, images[0][keyword].value)
+    note.SOPClassUID, note.Modality = "1.2.840.10008.5.1.4.1.1.88.59", "KO"
+    note.SOPInstanceUID, note.SeriesInstanceUID = phantoms.uid(1, 50, int(title)), phantoms.uid(1, 50)
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = title, "DCM", "Rejected"
+    note.ConceptNameCodeSequence = [code]
+    listed, study = Dataset(), Dataset()
+    listed.SeriesInstanceUID = images[0].SeriesInstanceUID
+    listed.ReferencedSOPSequence = []
+    for ds in images:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
+        listed.ReferencedSOPSequence.append(item)
+    study.StudyInstanceUID, study.ReferencedSeriesSequence = images[0].StudyInstanceUID, [listed]
+    note.CurrentRequestedProcedureEvidenceSequence = [study]
+    return note
+
+
+@pytest.mark.parametrize("title", ["113001", "113037", "113038", "113039"])
+def test_a_rejection_note_withdraws_what_depends_on_the_images(
+    catalogue: Catalogue, tmp_path: Path, engine: EngineProcess, title: str
+) -> None:
+    line = line_with(catalogue, tmp_path, engine)
+    images = series(HEAD)
+    study = line.receive(images)
+    line.worker.drain()
+    with line.catalogue.write() as connection:  # one object had left already
+        connection.execute(
+            update(outbox).where(outbox.c.id == min(one.id for one in rows(line, outbox))).values(state="delivered")
+        )
+    line.receive([rejection_note(images, title)])
+    assert {one.state for one in rows(line, outbox)} == {"delivered", "withdrawn"}
+    (made,) = rows(line, job)
+    assert made.state == "superseded"
+    assert "36 images were rejected at the source" in made.reason
+    assert title in made.reason
+    line.dispatch.step()
+    assert line.outcome(study)["outcome"] in ("not_routed", "unsuitable")
+    line.worker.drain()
+    assert len(rows(line, job)) == 1
+
+
+def test_a_note_that_comes_before_its_image_holds_and_any_other_title_changes_nothing(
+    catalogue: Catalogue, tmp_path: Path, engine: EngineProcess
+) -> None:
+    line = line_with(catalogue, tmp_path, engine)
+    images = series(HEAD)
+    line.receive([rejection_note(images[-2:], "113037")])
+    line.receive([rejection_note(images[:4], "113000")])
+    line.receive(images)
+    (made,) = rows(line, job)
+    assert len(rows(line, job_input)) == len(images) - 2
+    assert made.state == "queued"
