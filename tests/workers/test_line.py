@@ -26,7 +26,7 @@ from workers import engine_process
 from workers.celery_app import make_app
 from workers.dispatch import Dispatch
 from workers.engine_process import EngineProcess, Wanted
-from workers.pipeline import read_study
+from workers.pipeline import computed_by, read_study
 from workers.tasks import Worker
 
 SETTINGS = """
@@ -163,12 +163,14 @@ def made_again(line: Line, job: str) -> dict[str, str]:
     with line.catalogue.read() as connection:
         at = overview.created_at(connection, job)
         (paths,) = jobs.input_paths(connection, job).values()
+        patient_key = jobs.patient_of(connection, job)
     held = jobs.Claim(job, 2, "", "", package.id, package.version, package.digest, at, 1, None, [], 0)
+    context = line.worker._context(held, package, [], [], patient_key)
     made = read_study(
         [[line.settings.spool_dir / path for path in paths]],
         package,
         lambda sequence: line.worker.engine.read(sequence, Wanted(package), lambda: None),
-        lambda ran: line.worker._context(held, package, ran, []),
+        lambda ran: computed_by(context, ran),
     )
     return {one.role: hashlib.sha256(one.content).hexdigest() for one in made.objects}
 
