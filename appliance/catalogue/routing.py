@@ -130,7 +130,7 @@ def record_decision(
             study_instance_uid=summary.study_instance_uid,
             route=target.route,
             package=target.package,
-            package_version=target.version,
+            package_version=_version_of(connection, identity) or target.version,
             outcome=decision.outcome,
             reason=decision.reason,
             job_id=identity,
@@ -143,6 +143,11 @@ def record_decision(
     if decision.outcome == "failed":
         _withdraw(connection, summary.study_instance_uid, target.package, decision.reason, now)
     return new_id
+
+
+def _version_of(connection: Connection, job_id: str | None) -> str | None:
+    """Return the version that a job runs: an earlier one may have answered already."""
+    return connection.execute(select(job.c.package_version).where(job.c.id == job_id)).scalar()
 
 
 def _withdraw(connection: Connection, study_uid: str, package: str, reason: str, now: datetime) -> None:
