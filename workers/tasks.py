@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -127,7 +127,10 @@ class Worker:
             if held.tells:
                 self._tell(held)
             else:
-                self._commit(held, self._made(held))
+                pulse = Pulse(self, held)
+                with pulse:
+                    made = self.made(held, pulse.check)
+                self._commit(held, made)
         except Fenced:
             raise
         except StudyUnsuitable as reason:
@@ -140,7 +143,8 @@ class Worker:
             cause = str(error) if isinstance(error, CurieError) else f"{type(error).__name__} at {where(error)}"
             self._put_back(held, cause, counts=True)
 
-    def _made(self, held: Claim) -> Made:
+    def made(self, held: Claim, check: Callable[[], None]) -> Made:
+        """Run a claimed job; `check` raises when the run is to end."""
         package = self.registry.of_digest(held.package_digest)
         inputs = self._inputs(held)
         with self.catalogue.read() as connection:
@@ -148,14 +152,12 @@ class Worker:
             patient_key = jobs.patient_of(connection, held.id)
             priors = jobs.priors_of(connection, held, patient_key)
         wanted = self._wanted(package)
-        pulse = Pulse(self, held)
 
         def infer(sequence: Sequence[Sequence[Volume]]) -> Inferred:
-            return self.engine.read(sequence, wanted, pulse.check)
+            return self.engine.read(sequence, wanted, check)
 
-        with pulse:
-            context = self._context(held, package, replaced, priors, patient_key)
-            return read_study(inputs, package, infer, lambda ran: computed_by(context, ran), self._wanted_roles(held))
+        context = self._context(held, package, replaced, priors, patient_key)
+        return read_study(inputs, package, infer, lambda ran: computed_by(context, ran), self._wanted_roles(held))
 
     def _tell(self, held: Claim) -> None:
         """Write and commit the report that no result could be made."""
@@ -256,7 +258,7 @@ class Worker:
             "engine": f"{made.inferred.engine} {made.inferred.precision}",
             "skipped": [list(one) for one in made.inferred.skipped],
             "timings": {**made.timings, "inference_cpu_s": made.inferred.cpu_s},
-            "findings": [_finding_record(one) for one in made.findings],
+            "findings": [finding_record(one) for one in made.findings],
             "patient_key": made.context.patient_key,
             "study_date": made.study_date,
         }
@@ -373,7 +375,8 @@ def where(error: BaseException) -> str:
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "unknown"
 
 
-def _finding_record(finding: Any) -> dict[str, Any]:
+def finding_record(finding: Any) -> dict[str, Any]:
+    """Return a finding as the catalogue keeps it."""
     return {
         "name": finding.name,
         "segment": finding.segment_number,

@@ -6,7 +6,7 @@ A claim gives the next token; whoever holds an older one finds no row to change 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -143,6 +143,29 @@ def inputs_by_series(connection: Connection, job_id: str) -> dict[str, list[tupl
     return found
 
 
+def of_result(connection: Connection, sop_instance_uid: str) -> str | None:
+    """Return the job that made a result, None for one that is not ours."""
+    query = select(result.c.job_id).where(result.c.sop_instance_uid == sop_instance_uid)
+    return connection.execute(query).scalar()
+
+
+def stored_results(connection: Connection, job_id: str) -> dict[str, tuple[str, str, str]]:
+    """Return SOP Instance UID → (role, path, SHA-256) of a job's results."""
+    rows = connection.execute(
+        select(result.c.sop_instance_uid, result.c.role, result.c.path, result.c.sha256)
+        .where(result.c.job_id == job_id)
+        .order_by(result.c.role, result.c.path)
+    )
+    return {uid: (role, path, digest) for uid, role, path, digest in rows}
+
+
+def held_before(connection: Connection, job_id: str) -> tuple[Claim, str, list[dict[str, Any]]]:
+    """Return a job as it was claimed, without claiming it: for running it once more; its engine and findings."""
+    row = connection.execute(select(job).where(job.c.id == job_id)).one()
+    held = Claim(**{one.name: getattr(row, one.name) for one in fields(Claim)})
+    return held, row.engine, row.findings
+
+
 def results_of(connection: Connection, job_id: str) -> list[ObjectReference]:
     """Return references to a job's results."""
     return [one for _, one in _references(connection, result.c.job_id == job_id)]
@@ -195,7 +218,7 @@ def priors_of(connection: Connection, held: Claim, patient_key: str) -> list[Pri
         select(job.c.id, job.c.study_date, job.c.findings)
         .where(job.c.patient_key == patient_key, job.c.package == held.package, job.c.shadow == 0)
         .where(job.c.study_instance_uid != held.study_instance_uid, job.c.state.in_(("delivering", "completed")))
-        .where(job.c.study_date != "")
+        .where(job.c.study_date != "", job.c.created_at < held.created_at)
         .order_by(job.c.study_date.desc(), job.c.id)
     ).all()
     reports = dict(_references(connection, result.c.job_id.in_([row.id for row in rows]), result.c.role == "SR"))

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, or_, select
 
 from appliance.catalogue import events
 from appliance.catalogue.outbox import counts as outbox_counts
+from appliance.catalogue.passports import passport
 from appliance.catalogue.tables import instance, job, outbox, outcome, result, study
 from appliance.errors import Missing
 
@@ -177,6 +178,7 @@ def _job_outcome(connection: Connection, job_id: str, last_received_at: datetime
         "results": results(connection, job_id),
         "findings": row.findings,
         "timings": _timings(connection, row, last_received_at),
+        "passport": passport(connection, job_id),
     }
 
 

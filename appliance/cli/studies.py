@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +13,7 @@ from appliance.catalogue import overview, packages
 from appliance.cli.models import registry
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table, reading
 from appliance.package_life import VersionRow
+from appliance.settings import load
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -122,10 +125,49 @@ def explain(study: StudyArgument, json: JsonOption = False, config: ConfigOption
     for outcome in told["outcomes"]:
         for result in outcome["results"]:
             result["path"] = str(settings.results_dir / result["path"])
+        if outcome["results"]:
+            outcome["passport"] |= _told_by_itself(Path(outcome["results"][0]["path"]))
     if json:
         print_json(told)
     else:
         _print_explanation(told)
+
+
+def _told_by_itself(path: Path) -> dict[str, Any]:
+    """Return what a stored result says of its making; nothing where retention removed it."""
+    from dicom_nodes.provenance_reader import provenance_of
+
+    told = provenance_of(path) if path.exists() else {}
+    names = {"software": "software", "weights": "weights_digest", "round": "training_round", "device_uid": "device_uid"}
+    return {name: told.get(key, "") for key, name in names.items()}
+
+
+def reproduce(
+    result: Annotated[str, typer.Argument(help="SOP Instance UID of a result.")],
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Run the version that made a result once more on the same images, and compare."""
+    from appliance.catalogue import open_catalogue
+    from workers.reproduction import reproduce as run_again
+
+    settings = load(config)
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    try:
+        found = run_again(settings, catalogue, result)
+    finally:
+        catalogue.close()
+    if json:
+        print_json(asdict(found))
+    elif found.identical == found.objects:
+        console.print(f"identical to the byte: {found.objects} of {found.objects} objects ({found.engine})")
+    else:
+        console.print(f"{found.identical} of {found.objects} objects are identical", markup=False)
+        console.print(f"then by {found.engine_before}, now by {found.engine}", markup=False)
+        for name, dice in found.dice.items():
+            console.print(f"  {name}: Dice {dice:.4f}", markup=False)
+    if not found.same:
+        raise typer.Exit(1)
 
 
 def without_route(settings: Any, versions: Sequence[VersionRow], told: dict[str, Any]) -> list[dict[str, Any]]:
@@ -175,5 +217,23 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
         console.print(f"  computed by {outcome['engine']}", markup=False)
         for one in outcome["skipped"]:
             console.print(f"    not by {one['rung']}: {one['reason']}", markup=False)
+    if outcome.get("passport") and outcome["results"]:
+        _print_passport(outcome["passport"])
     if outcome["timings"]:
         console.print("  " + ", ".join(f"{key} {value:.2f}" for key, value in outcome["timings"].items()))
+
+
+def _print_passport(held: dict[str, Any]) -> None:
+    """Print how the results came about, in a few lines."""
+    series = {one["series_instance_uid"] for one in held["inputs"]}
+    console.print(f"  read {len(held['inputs'])} images of {len(series)} series, input set {held['input_set'][:16]}")
+    console.print(f"  package {held['package_digest'][:16]}, weights {held['weights_digest'][:16]}", markup=False)
+    signed = f"  signed by {held['signed_by'][:16] or 'nobody'}"
+    by = held["promoted"]
+    if by:
+        second = f" and {by['second_person']}" if by["second_person"] else ""
+        signed += f"; made active {by['at']} by {by['by']}{second}: {by['reason']}"
+    console.print(signed, markup=False)
+    console.print(f"  made by Petite Curie {held['software']} on {held['worker']}, {held['finished_at']}", markup=False)
+    for one in held["rejected_inputs"][:1]:
+        console.print(f"  [red]its images were rejected at the source[/] ({one['code']}, {one['at']})")

@@ -14,13 +14,16 @@ from sqlalchemy import select, update
 
 from appliance.catalogue import Catalogue
 from appliance.catalogue.tables import job, job_input, outbox, result
+from appliance.errors import Missing
 from appliance.settings import parse
+from dicom_nodes.provenance_reader import provenance_of
 from models.reading import Reading
 from tests import phantoms
 from tests.phantoms import series
 from tests.workers.test_line import HEAD, SETTINGS, Line
 from workers.engine_process import EngineProcess
 from workers.pipeline import Inferred
+from workers.reproduction import reproduce
 
 EVERYTHING = '"SEG", "SR", "KOS", "GSPS", "SC", "PDF", "RTSTRUCT", "LABELMAP"'
 
@@ -274,3 +277,41 @@ def test_a_note_that_comes_before_its_image_holds_and_any_other_title_changes_no
     (made,) = rows(line, job)
     assert len(rows(line, job_input)) == len(images) - 2
     assert made.state == "queued"
+
+
+def test_a_result_is_made_again_to_the_byte_and_its_passport_tells_how(
+    catalogue: Catalogue, tmp_path: Path, engine: EngineProcess
+) -> None:
+    line = line_with(catalogue, tmp_path, engine)
+    study = line.receive(series(HEAD))
+    line.worker.drain()
+    (made,) = rows(line, job)
+    stored = rows(line, result)
+    again = reproduce(line.settings, catalogue, stored[0].sop_instance_uid)
+    assert (again.same, again.identical, again.objects) == (True, len(stored), len(stored))
+    held = line.outcome(study)["passport"]
+    assert len(held["inputs"]) == 36
+    assert len({one["pixel_digest"] for one in held["inputs"]}) > 1
+    assert (held["package_digest"], held["input_set"]) == (made.package_digest, made.input_set)
+    assert held["promoted"]["kind"] == "shipped"
+    told = provenance_of(line.settings.results_dir / stored[0].path)
+    weights = line.worker.registry.of_digest(made.package_digest).weights_digest
+    assert (told["weights"], told["digest"], told["engine"]) == (weights, made.package_digest, made.engine)
+    torch = line.settings.worker.model_copy(update={"backends": ("torch",)})
+    other = line.settings.model_copy(update={"worker": torch})
+    elsewhere = reproduce(other, catalogue, stored[0].sop_instance_uid)
+    assert (elsewhere.same, elsewhere.identical, elsewhere.engine) == (True, 0, "torch f32")
+    assert min(elsewhere.dice.values()) > 0.99
+    with pytest.raises(Missing, match="no result has"):
+        reproduce(line.settings, catalogue, "2.25.404")
+
+
+def test_an_altered_result_is_not_the_same(catalogue: Catalogue, tmp_path: Path, engine: EngineProcess) -> None:
+    line = line_with(catalogue, tmp_path, engine)
+    line.receive(series(HEAD))
+    line.worker.drain()
+    stored = rows(line, result)
+    with line.catalogue.write() as connection:
+        connection.execute(update(result).where(result.c.role == "SEG").values(sha256="0" * 64))
+    again = reproduce(line.settings, catalogue, stored[0].sop_instance_uid)
+    assert (again.same, again.identical) == (False, len(stored) - 1)
