@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, update
 
 from appliance.catalogue import events, jobs, outbox, unanswered
 from appliance.catalogue.tables import job, study
+from appliance.catalogue.tables import outbox as outbox_table
 from appliance.package_life import VersionRow
 
 
@@ -87,6 +88,22 @@ def replay(connection: Connection, job_id: str, now: datetime) -> tuple[str, boo
     if row.state in ("failed", "cancelled", "superseded"):
         ask_again(connection, row, now)
     return row.state, False
+
+
+def send_again(connection: Connection, job_id: str, now: datetime) -> int:
+    """Let the stored results of a job be sent once more, the same bytes; returns how many, none of an open job."""
+    row = connection.execute(select(job.c.state, job.c.study_instance_uid).where(job.c.id == job_id)).one()
+    if row.state not in ("delivering", "completed"):
+        return 0
+    done = connection.execute(
+        update(outbox_table)
+        .where(outbox_table.c.job_id == job_id, outbox_table.c.state.in_(("delivered", "committed", "rejected")))
+        .values(state="waiting", due_at=now, tries=0, answer="", transaction_uid=None)
+    )
+    if done.rowcount:
+        connection.execute(update(job).where(job.c.id == job_id).values(state="delivering", finished_at=None))
+        events.record(connection, "results_sent_again", study=row.study_instance_uid, job=job_id, count=done.rowcount)
+    return int(done.rowcount)
 
 
 def withdraw_version(connection: Connection, version: VersionRow, now: datetime) -> None:

@@ -41,6 +41,7 @@ class RoutedPackage:
     shadow: bool = False  # its results stay in the appliance
     negative: bool = True  # whether the route wants a result without a finding
     accepted: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # destination → roles it takes
+    anew: bool = False  # a person asks for this version, whatever answered before
 
 
 def studies_to_route(connection: Connection) -> list[str]:
@@ -168,6 +169,12 @@ def _withdraw(connection: Connection, study_uid: str, package: str, reason: str,
         )
 
 
+def job_of(connection: Connection, study_uid: str, route: str) -> str:
+    """Return the job that answers a route for a study, nothing where none does."""
+    mine = (outcome.c.study_instance_uid == study_uid, outcome.c.route == route)
+    return str(connection.execute(select(outcome.c.job_id).where(*mine)).scalar() or "")
+
+
 def open_shadow(
     connection: Connection, summary: StudySummary, target: RoutedPackage, decision: RouteDecision, now: datetime
 ) -> tuple[str, bool]:
@@ -211,7 +218,7 @@ def _answered(connection: Connection, before: str | None, digest: str, target: R
 
     A newly promoted version reads what comes from now on; it does not read unchanged studies once more.
     """
-    if before is None:
+    if before is None or target.anew:
         return None
     row = connection.execute(select(job.c.input_set, job.c.package, job.c.state).where(job.c.id == before)).one()
     same = (row.input_set, row.package) == (digest, target.package)

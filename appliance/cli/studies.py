@@ -5,38 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from appliance.catalogue import overview, packages
-from appliance.cli.models import registry
+from appliance.cli import replay
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table, reading
 from appliance.package_life import VersionRow
 from appliance.settings import load
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from appliance.routing import RouteDecision
-    from appliance.study import StudySummary
-    from models.package import Package
-    from models.registry import Registry
-
 app = typer.Typer(no_args_is_help=True, help="Studies that were received.")
-REPLAY_PRIORITY = 29  # after everything else
-NOT_ROUTED = "it is not complete, or its routes have not decided yet; replay it afterwards"
-# state in which a job is found → what `curie studies replay` says of it
-REPLAYED = {
-    "new": "queued",
-    "queued": "queued already",
-    "running": "running already",
-    "delivering": "read by this version already",
-    "completed": "read by this version already",
-    "failed": "queued again",
-    "cancelled": "queued again",
-    "superseded": "queued again",
-}
 StudyArgument = Annotated[str, typer.Argument(help="Study Instance UID or Accession Number.")]
 
 
@@ -59,56 +38,7 @@ def list_studies(
     print_table(("study", "accession", "state", "images", "last received"), rows)
 
 
-@app.command("replay")
-def replay(
-    study: Annotated[list[str], typer.Argument(help="Study Instance UIDs or Accession Numbers.")],
-    package: Annotated[str, typer.Option(help='The version to run, e.g. "brain-structures@1.1.0".')],
-    json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
-    """Run a version of a package on past studies; nothing of it is sent. `curie models compare` tells the rest."""
-    with registry(config) as opened:
-        found = [_replayed(opened, one, package) for one in study]
-    if json:
-        print_json(found)
-        return
-    for one in found:
-        console.print(f"{one['study_instance_uid']}: {one['outcome']}", one["reason"], one["job"], markup=False)
-
-
-def _replayed(opened: Registry, key: str, name: str) -> dict[str, Any]:
-    """Open a job on a study whose results stay here; says why where the package cannot read it."""
-    from appliance.catalogue import routing as decisions
-    from appliance.routing import decide
-
-    package = opened.package(name)
-    with opened.catalogue.write() as connection:
-        uid = overview.find_study(connection, key)
-        told = {"study_instance_uid": uid, "outcome": "refused", "reason": NOT_ROUTED, "job": ""}
-        if not decisions.is_routed(connection, uid):
-            return told
-        summary = decisions.study_summary(connection, uid)
-        decision = decide(summary, {}, package.requirements)
-        told |= {"outcome": decision.outcome, "reason": decision.reason}
-        return told | _shadow_job(connection, summary, package, decision) if decision.outcome == "job" else told
-
-
-def _shadow_job(
-    connection: Connection, summary: StudySummary, package: Package, decision: RouteDecision
-) -> dict[str, str]:
-    """Open the job, or say what became of it where this version was asked before."""
-    from appliance.catalogue import adoption
-    from appliance.catalogue import routing as decisions
-    from appliance.catalogue.connection import now
-    from appliance.catalogue.routing import RoutedPackage
-
-    target = RoutedPackage("", package.id, package.version, package.digest, (), REPLAY_PRIORITY, shadow=True)
-    job, new = decisions.open_shadow(connection, summary, target, decision, now())
-    state, live = ("new", False) if new else adoption.replay(connection, job, now())
-    outcome = REPLAYED.get(state, state)
-    if live and state in ("failed", "cancelled"):
-        return {"outcome": state, "reason": f"as a job of a route; `curie jobs retry {job}` runs it again", "job": job}
-    return {"outcome": outcome, "job": job}
+app.command("replay")(replay.replay)
 
 
 @app.command("show")

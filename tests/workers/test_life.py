@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from sqlalchemy import select, update
 
 from appliance.catalogue import Catalogue, comparisons, outbox, packages
 from appliance.catalogue.connection import now
 from appliance.catalogue.tables import job, package_change
-from appliance.cli.studies import _replayed
+from appliance.catalogue.tables import outbox as outbox_table
+from appliance.cli.replay import replayed
 from appliance.package_life import Change
 from appliance.settings import parse
 from models.comparison import summary
@@ -162,7 +163,7 @@ def test_a_past_study_is_replayed_once_and_nothing_of_it_leaves(
     study = line.receive(series(HEAD))
     line.worker.drain()
     before = line.outcome(study)
-    first = _replayed(line.worker.registry, study, newer)
+    first = replayed(line.worker.registry, study, newer)
     assert first["outcome"] == "queued"
     compare = line.worker._compare
     monkeypatch.setattr(line.worker, "_compare", lambda job: None)  # as if the worker died before
@@ -173,17 +174,17 @@ def test_a_past_study_is_replayed_once_and_nothing_of_it_leaves(
     assert compared_by(line) == 1
     assert versions_run(line)[-1] == ("9.0.0", "completed", 1)
     assert line.outcome(study) == before
-    assert _replayed(line.worker.registry, study, newer)["outcome"] == "read by this version already"
+    assert replayed(line.worker.registry, study, newer)["outcome"] == "read by this version already"
 
 
 def test_a_replay_before_the_routes_have_decided_is_refused(line: Line, newer: str) -> None:
     study = line.index(series(HEAD))
-    told = _replayed(line.worker.registry, study, newer)
+    told = replayed(line.worker.registry, study, newer)
     assert told["outcome"] == "refused"
     assert "routes have not decided yet" in told["reason"]
     line.dispatch.step()
-    assert _replayed(line.worker.registry, study, newer)["outcome"] == "queued"
-    assert _replayed(line.worker.registry, study, newer)["outcome"] == "queued already"
+    assert replayed(line.worker.registry, study, newer)["outcome"] == "queued"
+    assert replayed(line.worker.registry, study, newer)["outcome"] == "queued already"
 
 
 def test_a_version_promoted_out_of_shadow_sends_what_it_read(line: Line, newer: str) -> None:
@@ -202,19 +203,46 @@ def test_a_version_promoted_out_of_shadow_sends_what_it_read(line: Line, newer: 
 
 def test_a_failed_replay_is_queued_again(line: Line, newer: str) -> None:
     study = line.receive(series(HEAD))
-    first = _replayed(line.worker.registry, study, newer)
+    first = replayed(line.worker.registry, study, newer)
     with line.catalogue.write() as connection:
         connection.execute(update(job).where(job.c.shadow == 1).values(state="failed", reason="the engine broke"))
         connection.execute(update(job).where(job.c.shadow == 0).values(state="failed", reason="the engine broke"))
-    told = _replayed(line.worker.registry, study, newer)
+    told = replayed(line.worker.registry, study, newer)
     assert (told["outcome"], told["job"]) == ("queued again", first["job"])
-    live = _replayed(line.worker.registry, study, "brain-structures")
+    live = replayed(line.worker.registry, study, "brain-structures")
     assert live["outcome"] == "failed"
     assert "curie jobs retry" in live["reason"]
 
 
 def test_a_replay_on_a_study_that_does_not_fit_says_why(line: Line, newer: str) -> None:
     study = line.receive(series(HEAD)[:3])
-    told = _replayed(line.worker.registry, study, newer)
+    told = replayed(line.worker.registry, study, newer)
     assert (told["outcome"], told["job"]) == ("unsuitable", "")
     assert "3 images" in told["reason"]
+
+
+def test_a_changed_package_replayed_to_be_sent_replaces_what_was_and_an_unchanged_one_sends_the_same_bytes(
+    line: Line, newer: str
+) -> None:
+    study = line.receive(series(HEAD))
+    line.worker.drain()
+    first = line.outcome(study)
+    with line.catalogue.write() as connection:
+        connection.execute(update(outbox_table).values(state="delivered"))
+    again = replayed(line.worker.registry, study, "brain-structures", line.settings)
+    assert again["outcome"] == "stored results are sent again"
+    assert {one["state"] for one in line.outcome(study)["results"]} == {"waiting"}
+    assert line.worker.drain() == 0
+    told = replayed(line.worker.registry, study, newer, line.settings)
+    assert told["outcome"] == "queued, to be sent"
+    assert line.worker.drain() == 1
+    second = line.outcome(study)
+    assert (second["version"], second["outcome"]) == ("9.0.0", "pending")
+    (report,) = (one for one in second["results"] if one["role"] == "SR")
+    ds = dcmread(line.settings.results_dir / report["path"])
+    before = ds.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
+    assert before.ReferencedSOPInstanceUID in {one["sop_instance_uid"] for one in first["results"]}
+    with line.catalogue.read() as connection:
+        assert {one.sop_instance_uid for one in outbox.due(connection, now())} == {
+            one["sop_instance_uid"] for one in second["results"]
+        }
