@@ -12,6 +12,7 @@ CurieError                 one line for a person, with the next step
 ├── DeliveryFailed
 │   ├── Unreachable        try again later, without end
 │   ├── Refused            the destination said no: show its status
+│   │   └── NotAccepted    it takes none of this kind: what is optional is withdrawn
 │   └── NotCommitted       ask again
 └── RoundRefused           this site sits this federated round out
 
@@ -79,6 +80,10 @@ class Refused(DeliveryFailed):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+class NotAccepted(Refused):
+    """The destination takes no objects of this class or transfer syntax."""
 
 
 class NotCommitted(DeliveryFailed):

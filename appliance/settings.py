@@ -15,18 +15,17 @@ import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
+from appliance import outward
 from appliance.errors import Missing, SettingsError
+from appliance.outward import Destination as Destination
+from appliance.outward import MessageReceiver as MessageReceiver
+from appliance.outward import Worklist as Worklist
+from appliance.setting_types import AETitle, Name, Port, Seconds, Table
 
 DEFAULT_FILE = "curie.toml"
 WRITTEN = ("SEG", "SR", "SC")  # kinds of result that this version writes
-
-
-def _ae_title(value: str) -> str:
-    if not re.fullmatch(r"[\x20-\x5b\x5d-\x7e]{1,16}", value) or not value.strip():
-        raise ValueError("an AE title has 1 to 16 printable ASCII characters, no backslash")
-    return value.strip()
 
 
 def _network(value: str) -> str:
@@ -40,46 +39,38 @@ def _fingerprint(value: str) -> str:
     return value.strip().lower().replace(":", "").replace("sha256", "sha256:")
 
 
-AETitle = Annotated[str, AfterValidator(_ae_title)]
 Network = Annotated[str, AfterValidator(_network)]
 Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(ge=0, le=86400)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 MatchValue = str | int | float | list[str | int | float] | dict[str, float | str]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Appliance(_Table):
+class Appliance(Table):
     name: str = "curie"
     uid: str = Field(default="", max_length=64, pattern=r"^([0-9]+(\.[0-9]+)*)?$")
     data_dir: Path = Path("curie-data")
 
 
-class CatalogueTable(_Table):
+class CatalogueTable(Table):
     url: str = "sqlite:///{data_dir}/curie.db"
 
 
-class Broker(_Table):
+class Broker(Table):
     url: str = Field(default="embedded", pattern=r"^(embedded|rediss?://.+|redis\+socket://.+)$")
 
 
-class Spool(_Table):
+class Spool(Table):
     reserve_gb: float = Field(default=5, ge=0)
     keep_days: float = Field(default=30, gt=0, le=36500)
 
 
-class Tls(_Table):
+class Tls(Table):
     port: Port = 2762
     certificate: Path
     key: Path
     ca: Path
 
 
-class Receiver(_Table):
+class Receiver(Table):
     ae_title: AETitle = "CURIE"
     host: str = "0.0.0.0"
     port: Port = 11112
@@ -95,13 +86,13 @@ class Receiver(_Table):
     tls: Tls | None = None
 
 
-class Completeness(_Table):
+class Completeness(Table):
     after_release_s: Seconds = 3
     quiet_s: Seconds = 30
     force_s: Seconds = 900
 
 
-class Worker(_Table):
+class Worker(Table):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda:\d+)$")
     count: int = Field(default=1, ge=1, le=64)
     memory_gb: float = Field(default=0, ge=0)
@@ -115,16 +106,16 @@ class Worker(_Table):
     )
 
 
-class Sender(_Table):
+class Sender(Table):
     ae_title: AETitle = "CURIE"
 
 
-class Console(_Table):
+class Console(Table):
     host: str = "127.0.0.1"
     port: Port = 8480
 
 
-class Source(_Table):
+class Source(Table):
     ae_title: AETitle
     hosts: tuple[Network, ...] = ()  # empty: any address
     host: str | None = None
@@ -132,32 +123,18 @@ class Source(_Table):
     fingerprint: Fingerprint | None = None
 
 
-class Destination(_Table):
-    name: Name
-    ae_title: AETitle | None = None
-    host: str | None = None
-    port: Port = 104
-    url: str | None = None
-    auth: str | None = Field(default=None, pattern=r"^(bearer|basic):.+$")
-    commitment: bool = True
-    find: bool = False
-    results: tuple[Literal["SEG", "SR", "KOS", "PMAP", "GSPS", "SC", "PDF", "RTSTRUCT", "LABELMAP"], ...] = (
-        "SEG",
-        "SR",
-    )
-
-
-class Route(_Table):
+class Route(Table):
     name: Name
     package: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*(@\d+\.\d+\.\d+)?$")
     destinations: tuple[Name, ...] = ()
-    match: dict[str, MatchValue] = {}
+    match: dict[str, MatchValue] = Field(default_factory=dict)
     priority: Literal["routine", "urgent"] = "routine"
     report_negative: bool = True
     report_failure: bool = False
+    on_request: bool = False  # true: only studies that a worklist asks for
 
 
-class Federation(_Table):
+class Federation(Table):
     coordinator: str
     kit: Path
     hours: str = "19:00-06:00"
@@ -168,30 +145,30 @@ class Federation(_Table):
     packages: tuple[str, ...] = ()
 
 
-class Coordinator(_Table):
+class Coordinator(Table):
     port: Port = 8002
     schedule: str = "0 2 * * 0"
     min_sites: int = 3
     aggregation: Literal["weighted-mean", "trimmed-mean", "momentum"] = "weighted-mean"
 
 
-class Models(_Table):
+class Models(Table):
     trusted_keys: tuple[Path, ...] = ()
     allow_unsigned: bool = False
     two_person_promotion: bool = False
 
 
-class Alerts(_Table):
+class Alerts(Table):
     webhook: str = ""
     smtp: str = ""
 
 
-class Audit(_Table):
+class Audit(Table):
     syslog: str = ""
     keep_years: float = Field(default=10, gt=0)
 
 
-class Settings(_Table):
+class Settings(Table):
     """The whole file. Frozen; read once when a process starts."""
 
     appliance: Appliance = Appliance()
@@ -206,6 +183,8 @@ class Settings(_Table):
     sources: tuple[Source, ...] = ()
     destinations: tuple[Destination, ...] = ()
     routes: tuple[Route, ...] = ()
+    worklists: tuple[Worklist, ...] = ()
+    messages: tuple[MessageReceiver, ...] = ()
     federation: Federation | None = None
     coordinator: Coordinator | None = None
     models: Models = Models()
@@ -258,7 +237,7 @@ class Settings(_Table):
             given = source.model_fields_set & {"host", "port"}
             later += [f"sources.{source.ae_title}.{key}" for key in sorted(given)]
         for one in self.destinations:
-            later += [f"destinations.{one.name}.auth"] if one.auth else []
+            later += [f"destinations.{one.name}.{key} beside url" for key in one.unused()]
             later += [f"destinations.{one.name}.results {kind}" for kind in one.results if kind not in WRITTEN]
         return later
 
@@ -272,13 +251,17 @@ def _names(items: tuple[Any, ...]) -> str:
     return ", ".join(repr(item.name) for item in items) or "none"
 
 
+def _tables(of: type[Table] = Table) -> list[type[Table]]:
+    return [found for one in of.__subclasses__() for found in (one, *_tables(one))]
+
+
 def _known_keys(path: tuple[Any, ...]) -> list[str]:
     model: Any = Settings
     for part in path:
         if isinstance(part, int):
             continue
         annotation = str(model.model_fields[part].annotation)
-        model = next((c for c in _Table.__subclasses__() if f".{c.__name__}" in annotation), None)
+        model = next((c for c in _tables() if f".{c.__name__}" in annotation), None)
         if model is None:
             return []
     return list(model.model_fields)
@@ -300,19 +283,18 @@ def _sentence(error: ValidationError, file: Path) -> str:
 
 
 def _check_references(settings: Settings, file: Path) -> None:
-    for table in ("destinations", "routes"):
+    for table in ("destinations", "routes", "worklists", "messages"):
         names = [item.name for item in getattr(settings, table)]
         twice = {n for n in names if names.count(n) > 1}
         if twice:
             raise SettingsError(f"{file}: {table}.name = {min(twice)!r} stands there twice; names are unique")
     for one in settings.destinations:
-        if not one.url and not (one.ae_title and one.host):
-            raise SettingsError(f"{file}: destination {one.name!r} needs ae_title and host")
-        if one.url:
-            raise SettingsError(
-                f"{file}: destinations.{one.name}.url = {one.url!r}: DICOMweb destinations are not built yet; "
-                "give ae_title, host and port"
-            )
+        outward.check_destination(one, file)
+    routes = [route.name for route in settings.routes]
+    for worklist in settings.worklists:
+        outward.check_worklist(worklist, routes, file)
+    for receiver in settings.messages:
+        outward.check_message_receiver(receiver, routes, file)
     known = {d.name for d in settings.destinations}
     for route in settings.routes:
         for name in route.destinations:
@@ -347,6 +329,15 @@ def _from_folder(tls: Tls | None, folder: Path) -> Tls | None:
     return tls.model_copy(update={name: folder / path.expanduser() for name, path in paths.items()})
 
 
+def _placed_outward(settings: Settings, folder: Path) -> Settings:
+    """Return the settings with the files of those outside counted from `folder`."""
+    change = {
+        table: tuple(one.model_copy(update=outward.placed(one, folder)) for one in getattr(settings, table))
+        for table in ("destinations", "worklists", "messages")
+    }
+    return settings.model_copy(update=change)
+
+
 def parse(text: str, file: Path) -> Settings:
     """Return the settings in `text`; relative paths count from the file's folder. Raises SettingsError."""
     try:
@@ -364,7 +355,7 @@ def parse(text: str, file: Path) -> Settings:
     models = settings.models.model_copy(update={"trusted_keys": keys})
     settings = settings.model_copy(update={"appliance": place, "receiver": receiver, "models": models})
     _check_references(settings, file)
-    return settings
+    return _placed_outward(settings, file.absolute().parent)
 
 
 def find_file(given: Path | None = None) -> Path:

@@ -63,7 +63,7 @@ def _interpret(message: Message) -> Report | ProcedureStep | Availability:
     kind = (message.sop_class_uid, message.command)
     ds = read_dataset_of(message)
     if kind == (STORAGE_COMMITMENT, "N-EVENT-REPORT"):
-        return read_report(ds, message.calling_ae_title)
+        return read_report(ds, message.calling_ae_title, message.event_type)
     if kind in ((MPPS, "N-CREATE"), (MPPS, "N-SET")):
         return _step(ds, message.sop_instance_uid)
     if kind == (IAN, "N-CREATE"):

@@ -12,11 +12,14 @@ from sqlalchemy import Connection
 
 from appliance.catalogue import Catalogue, outbox
 from appliance.catalogue.connection import now
+from appliance.log import logger
 from dicom_nodes.contexts import is_uid
 from dicom_nodes.sender import Reference
 from dicom_nodes.values import items, text, whole
 
 NO_SUCH_OBJECT = 0x0112  # PS3.3 C.14.1.1
+INVALID_ARGUMENT = 0x0115  # PS3.7 Annex C.4.2
+ALL_STORED, SOME_FAILED = 1, 2  # event type IDs, PS3.4 Annex J.3.3.1
 TRANSACTION_UID, FAILURE_REASON = 0x00081195, 0x00081197
 REFERENCED, FAILED = 0x00081199, 0x00081198  # sequences
 REFERENCED_CLASS, REFERENCED_INSTANCE = 0x00081150, 0x00081155
@@ -55,7 +58,7 @@ def judge(
     good = [Reference(str(item[0]), str(item[1])) for item in stored]
     bad = {Reference(str(item[0]), str(item[1])): int(str(item[2])) for item in failed}
     named = [*good, *bad]
-    if len(set(named)) != len(named) or set(named) != set(asked):
+    if len(set(named)) != len(stored) + len(failed) or set(named) != set(asked):
         return Verdict(distrust="the report names other objects than the request")
     return Verdict(
         committed=tuple(good),
@@ -64,13 +67,15 @@ def judge(
     )
 
 
-def read_report(ds: Dataset, ae_title: str) -> Report:
-    """Return what a report's dataset says (PS3.4 Annex J.3.3). Raises ValueError without a Transaction UID."""
+def read_report(ds: Dataset, ae_title: str, event_type: int | None) -> Report:
+    """Return what a report's dataset says (PS3.4 Annex J.3.3). Raises ValueError for one that is none."""
     transaction = text(ds, TRANSACTION_UID)
     if not is_uid(transaction):
         raise ValueError("the storage commitment report has no Transaction UID")
-    failed = ((*_named(item), whole(item, FAILURE_REASON, 0)) for item in items(ds, FAILED))
-    return Report(transaction, ae_title, tuple(_named(item) for item in items(ds, REFERENCED)), tuple(failed))
+    failed = tuple((*_named(item), whole(item, FAILURE_REASON, 0)) for item in items(ds, FAILED))
+    if event_type not in (ALL_STORED, SOME_FAILED) or bool(failed) != (event_type == SOME_FAILED):
+        raise ValueError(f"the storage commitment report has event type {event_type} and {len(failed)} failures")
+    return Report(transaction, ae_title, tuple(_named(item) for item in items(ds, REFERENCED)), failed)
 
 
 def _named(item: Dataset) -> tuple[str, str]:
@@ -82,8 +87,13 @@ def write_report(connection: Connection, report: Report, at: datetime) -> None:
     outbox.add_report(connection, report.transaction_uid, report.ae_title, report.stored, report.failed, at)
 
 
-def keep_report(catalogue: Catalogue, event: Any, ae_title: str) -> None:
-    """Keep an N-EVENT-REPORT that came on an association of ours, before it is acknowledged."""
-    report = read_report(event.event_information, ae_title)
+def keep_report(catalogue: Catalogue, event: Any, ae_title: str) -> bool:
+    """Keep an N-EVENT-REPORT that came on an association of ours, before it is acknowledged; False: it is none."""
+    try:
+        report = read_report(event.event_information, ae_title, event.event_type)
+    except ValueError as error:
+        logger().error("commitment_report_refused", reason=str(error))
+        return False
     with catalogue.write() as connection:
         write_report(connection, report, now())
+    return True

@@ -19,11 +19,12 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
-from appliance.errors import Refused, Unreachable
+from appliance.errors import NotAccepted, Refused, Unreachable
 from appliance.settings import Destination
 from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE, STORAGE_COMMITMENT_INSTANCE
 
 DUPLICATE = 0x0111
+CLASS_NOT_SUPPORTED = 0x0122
 PARKED_LOOKS = 3  # in a row that find pynetdicom's thread waiting
 STORAGE_COMMITMENT_ACTION = 1  # action type ID, PS3.4 Annex J.3.2
 
@@ -73,7 +74,7 @@ def associate(
     if not association.is_established:
         if association.rejected_contexts and not association.accepted_contexts:
             names = ", ".join(sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts}))
-            raise Refused(f"{destination.name} accepts none of: {names}")
+            raise NotAccepted(f"{destination.name} accepts none of: {names}")
         raise Unreachable(_why_not(association, destination))
     parked = _park(association) if not handlers else None
     try:
@@ -127,12 +128,12 @@ def _why_not(association: Any, destination: Destination) -> str:
 def echo(destination: Destination, our_ae_title: str) -> None:
     """Send one C-ECHO. Raises Unreachable or Refused."""
     with associate(destination, our_ae_title, [build_context(Verification)]) as association:
-        status = _status(association.send_c_echo())
+        status = status_of(association.send_c_echo())
     if status != 0x0000:
         raise Refused(f"{destination.name} answered C-ECHO with status 0x{status:04X}", status)
 
 
-def _status(answer: Any) -> int:
+def status_of(answer: Any) -> int:
     """Return the status of a response; a dataset without one means that the peer went away."""
     if not answer or "Status" not in answer:
         raise Unreachable("the destination went away in mid-message")
@@ -157,21 +158,23 @@ def store(association: Any, sop_class_uid: str, path: Path) -> str:
         if context.abstract_syntax == sop_class_uid
     }
     if not accepted:
-        raise Refused(f"does not accept SOP class {sop_class_uid}")
+        raise NotAccepted(f"does not accept SOP class {UID(sop_class_uid).name}")
     if not association.is_established:
         raise Unreachable("the association ended")
     # our files are Explicit VR Little Endian; a peer that takes Implicit alone gets the same values so encoded
-    status = _status(association.send_c_store(path if EXPLICIT_LE in accepted else dcmread(path)))
+    status = status_of(association.send_c_store(path if EXPLICIT_LE in accepted else dcmread(path)))
     if status == 0x0000 or status == DUPLICATE or status >> 12 == 0xB:
         return f"0x{status:04X}"
     if status >> 8 == 0xA7:
         raise Unreachable(f"out of resources (status 0x{status:04X})")
+    if status == CLASS_NOT_SUPPORTED:
+        raise NotAccepted(f"answered C-STORE with status 0x{status:04X}: it takes no such objects", status)
     raise Refused(f"answered C-STORE with status 0x{status:04X}", status)
 
 
 def store_as_is(association: Any, path: Path) -> None:
     """Send one file of any class in the transfer syntax it has. Raises Refused or Unreachable."""
-    status = _status(association.send_c_store(path))
+    status = status_of(association.send_c_store(path))
     if status != 0x0000:
         raise Refused(f"answered C-STORE with status 0x{status:04X}", status)
 
@@ -205,7 +208,7 @@ def ask_commitment(association: Any, transaction_uid: str, objects: Sequence[Ref
     answer, _ = association.send_n_action(
         request, STORAGE_COMMITMENT_ACTION, StorageCommitmentPushModel, STORAGE_COMMITMENT_INSTANCE
     )
-    status = _status(answer)
+    status = status_of(answer)
     if status != 0x0000:
         raise Refused(f"answered the commitment request with status 0x{status:04X}", status)
 

@@ -1,6 +1,7 @@
 """Queries of delivery: what waits, what was sent, what the destination vouches for.
 
-A row is in one state: waiting → delivered → committed, or rejected. The bytes are those of the results folder.
+A row is in one state: waiting → delivered → committed, or rejected, or withdrawn (it is not to go there, which fails
+nothing). The bytes are those of the results folder.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Parcel:
     tries: int
     transaction_uid: str | None
     variant: str
+    role: str
+    losses: int  # how often the destination took it and then said that it does not hold it
 
 
 def _parcels(connection: Connection, *where: Any) -> list[Parcel]:
@@ -47,6 +50,8 @@ def _parcels(connection: Connection, *where: Any) -> list[Parcel]:
             outbox.c.tries,
             outbox.c.transaction_uid,
             outbox.c.variant,
+            result.c.role,
+            outbox.c.losses,
         )
         .join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
         .where(*where)
@@ -123,14 +128,30 @@ def withdraw(connection: Connection, job_id: str, reason: str) -> int:
     return int(done.rowcount)
 
 
-def due(connection: Connection, now: datetime, state: str = "waiting") -> list[Parcel]:
-    """Return the parcels in this state that are due, oldest first."""
-    return _parcels(connection, outbox.c.state == state, outbox.c.due_at <= now)
+def not_taken(connection: Connection, parcel: Parcel, reason: str) -> None:
+    """Withdraw one parcel that its destination cannot take, and does not need."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.id == parcel.id, outbox.c.state == "waiting")
+        .values(state="withdrawn", answer=reason)
+    )
+    events.record(connection, "result_withdrawn", job=parcel.job_id, to=parcel.destination, answer=reason)
+
+
+def due(connection: Connection, now: datetime, state: str = "waiting", destination: str | None = None) -> list[Parcel]:
+    """Return the parcels in this state that are due, oldest first; of one destination, or of all."""
+    here = () if destination is None else (outbox.c.destination == destination,)
+    return _parcels(connection, outbox.c.state == state, outbox.c.due_at <= now, *here)
 
 
 def of_transaction(connection: Connection, transaction_uid: str) -> list[Parcel]:
     """Return the delivered parcels of one storage commitment request."""
     return _parcels(connection, outbox.c.transaction_uid == transaction_uid, outbox.c.state == "delivered")
+
+
+def vouched_for(connection: Connection, transaction_uid: str) -> list[Parcel]:
+    """Return the committed parcels of one storage commitment request."""
+    return _parcels(connection, outbox.c.transaction_uid == transaction_uid, outbox.c.state == "committed")
 
 
 def delivered(connection: Connection, parcel: Parcel, answer: str, next_ask: datetime, now: datetime) -> None:
@@ -185,11 +206,31 @@ def committed(connection: Connection, parcel: Parcel, now: datetime) -> None:
 
 
 def send_again(connection: Connection, parcel: Parcel, answer: str, due_at: datetime) -> None:
-    """Put a delivered parcel back to waiting: the destination says it does not hold it."""
+    """Put a delivered parcel back to waiting: the destination says it does not hold it.
+
+    The loss is counted: the next request for commitment is another transaction, so that no answer to an earlier one
+    is taken for an answer to it.
+    """
     connection.execute(
         update(outbox)
         .where(outbox.c.id == parcel.id, outbox.c.state == "delivered")
-        .values(state="waiting", answer=answer, due_at=due_at, tries=outbox.c.tries + 1, transaction_uid=None)
+        .values(
+            state="waiting",
+            answer=answer,
+            due_at=due_at,
+            tries=outbox.c.tries + 1,
+            losses=outbox.c.losses + 1,
+            transaction_uid=None,
+        )
+    )
+
+
+def ask_anew(connection: Connection, parcel: Parcel, answer: str, due_at: datetime) -> None:
+    """Ask for commitment of a delivered parcel in another transaction, later."""
+    connection.execute(
+        update(outbox)
+        .where(outbox.c.id == parcel.id, outbox.c.state == "delivered")
+        .values(answer=answer, due_at=due_at, losses=outbox.c.losses + 1, transaction_uid=None)
     )
 
 
@@ -199,11 +240,15 @@ def any_delivering(connection: Connection) -> bool:
 
 
 def complete_jobs(connection: Connection, commits: frozenset[str], now: datetime) -> list[str]:
-    """Complete the delivering jobs whose parcels are all at their end. `commits`: destinations that commit."""
+    """Complete the delivering jobs whose parcels are all at their end. `commits`: destinations that commit.
+
+    What was withdrawn is waited for no more.
+    """
     open_jobs = connection.execute(select(job.c.id, job.c.study_instance_uid).where(job.c.state == "delivering")).all()
     done = []
     for row in open_jobs:
-        states = connection.execute(select(outbox.c.state, outbox.c.destination).where(outbox.c.job_id == row.id)).all()
+        kept = (outbox.c.job_id == row.id, outbox.c.state != "withdrawn")
+        states = connection.execute(select(outbox.c.state, outbox.c.destination).where(*kept)).all()
         if all(s.state == ("committed" if s.destination in commits else "delivered") for s in states):
             connection.execute(update(job).where(job.c.id == row.id).values(state="completed", finished_at=now))
             events.record(connection, "job_completed", study=row.study_instance_uid, job=row.id)
@@ -258,4 +303,4 @@ def counts(connection: Connection) -> dict[str, int]:
     """Return how many parcels are in each state."""
     rows = connection.execute(select(outbox.c.state, func.count()).group_by(outbox.c.state)).all()
     found = {state: int(number) for state, number in rows}
-    return {state: found.get(state, 0) for state in ("waiting", "delivered", "committed", "rejected")}
+    return {state: found.get(state, 0) for state in ("waiting", "delivered", "committed", "rejected", "withdrawn")}

@@ -202,7 +202,7 @@ def results(connection: Connection, job_id: str) -> list[dict[str, Any]]:
                 "sha256": row.sha256,
                 "bytes": row.bytes,
                 "path": row.path,
-                "state": next((state for state in ORDER if state in states), "waiting"),
+                "state": next((state for state in ORDER if state in states), "withdrawn" if states else "waiting"),
                 "destinations": [dict(one._mapping) for one in sent],
             }
         )

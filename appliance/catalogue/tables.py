@@ -235,9 +235,50 @@ outbox = Table(
     Column("transaction_uid", String(64), index=True),  # of the storage commitment asked for
     Column("delivered_at", Moment),
     Column("committed_at", Moment),
+    Column("losses", Integer, nullable=False, server_default="0"),  # taken, and then not held
     UniqueConstraint("sop_instance_uid", "destination"),
 )
 Index("outbox_due", outbox.c.state, outbox.c.due_at)
+notice = Table(
+    "notice",  # what others are told about a job, beside its results; it fails no job
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", String(8), nullable=False),  # ian: availability of its results · oru: HL7 observation report
+    Column("job_id", String(36), ForeignKey("job.id"), nullable=False),
+    Column("recipient", String(64), nullable=False),  # name of the destination or receiver of messages
+    Column("state", String(16), nullable=False),  # waiting | sent | refused
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("due_at", Moment, nullable=False),
+    Column("answer", Text, nullable=False, server_default=""),
+    Column("opened_at", Moment, nullable=False),
+    Column("sent_at", Moment),
+    UniqueConstraint("kind", "job_id", "recipient"),
+)
+Index("notice_due", notice.c.state, notice.c.due_at)
+Index("notice_of_job", notice.c.job_id)
+workitem = Table(
+    "workitem",  # of a UPS-RS worklist, from before we claim it until its final state is there
+    metadata,
+    Column("sop_instance_uid", UID, primary_key=True),
+    Column("worklist", String(64), nullable=False),
+    Column("transaction_uid", UID, nullable=False),  # the lock: known to us before the claim leaves
+    Column("study_instance_uid", UID, nullable=False, index=True),  # "": it names none
+    Column("route", String(64), nullable=False),
+    Column("urgent", Integer, nullable=False),
+    # claiming → waiting (for the images) → asked (the route decides, the job runs) → closing → closed, or lost
+    Column("state", String(16), nullable=False),
+    Column("ending", String(16), nullable=False, server_default=""),  # COMPLETED or CANCELED, from closing on
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("job_id", String(36), nullable=False, server_default=""),
+    Column("progress", Integer, nullable=False, server_default="-1"),  # percent, as it was reported last
+    Column("found_at", Moment, nullable=False),
+    Column("claimed_at", Moment),
+    Column("asked_at", Moment),
+    Column("due_at", Moment, nullable=False),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("answer", Text, nullable=False, server_default=""),
+)
+Index("workitem_due", workitem.c.state, workitem.c.due_at)
 commitment_report = Table(
     "commitment_report",
     metadata,

@@ -21,7 +21,7 @@ def list_destinations(json: JsonOption = False, config: ConfigOption = None) -> 
     if json:
         print_json(found)
         return
-    rows = [(d["name"], d["ae_title"], f"{d['host']}:{d['port']}", d["commitment"]) for d in found]
+    rows = [(d["name"], d["ae_title"], d["url"] or f"{d['host']}:{d['port']}", d["commitment"]) for d in found]
     print_table(("name", "AE title", "address", "commitment"), rows)
 
 
@@ -31,7 +31,7 @@ def test_destinations(
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Ask each destination for C-ECHO, and whether it takes SEG, SR and storage commitment."""
+    """Ask each destination for C-ECHO and whether it takes its results, or its DICOMweb address for an answer."""
     settings = load(config)
     chosen = [settings.destination(name)] if name else list(settings.destinations)
     found = [probe(one, settings.sender.ae_title) for one in chosen]
@@ -47,20 +47,13 @@ def test_destinations(
 
 def probe(destination: Destination, our_ae_title: str) -> dict[str, Any]:
     """Return what a destination answers: C-ECHO, and the contexts it accepts of those that we need."""
-    from dicom_nodes import sender
     from dicom_nodes.result_classes import BY_ROLE
+    from workers.sending import probe as ask
 
     started = time.monotonic()
     try:
-        sender.echo(destination, our_ae_title)
-        wanted = sender.storage_contexts([BY_ROLE[r] for r in destination.results])
-        if destination.commitment:
-            wanted.append(sender.commitment_context())
-        with sender.associate(destination, our_ae_title, wanted) as association:
-            accepted = {str(context.abstract_syntax) for context in association.accepted_contexts}
-        missing = [str(c.abstract_syntax.name) for c in wanted if str(c.abstract_syntax) not in accepted]
+        answer = ask(destination, our_ae_title, [BY_ROLE[role] for role in destination.results])
     except DeliveryFailed as error:
         return {"name": destination.name, "ok": False, "answer": str(error), "seconds": None}
-    answer = f"does not accept {', '.join(missing)}" if missing else "C-ECHO, storage and commitment accepted"
     seconds = round(time.monotonic() - started, 3)
-    return {"name": destination.name, "ok": not missing, "answer": answer, "seconds": seconds}
+    return {"name": destination.name, "ok": True, "answer": answer, "seconds": seconds}

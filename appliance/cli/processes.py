@@ -32,11 +32,10 @@ def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001
 
 def run_delivery(settings: Settings, number: int) -> None:  # noqa: ARG001
     """Send and commit results until told to stop."""
-    from workers.delivery import POLL_S, Delivery
+    from workers.delivery import Delivery
 
     with running("delivery", settings) as process:
-        delivery = Delivery(settings, process.catalogue)
-        keep_stepping(delivery.step, process.stop, POLL_S)
+        Delivery(settings, process.catalogue).run(process.stop)
 
 
 def run_worker(settings: Settings, number: int) -> None:

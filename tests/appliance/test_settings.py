@@ -12,6 +12,9 @@ from appliance.settings import load, parse
 
 FILE = Path("/somewhere/curie.toml")
 DESTINATION = '[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "h"\n'
+WEB = '[[destinations]]\nname = "web"\nurl = "https://pacs/dicom-web"\n'
+WORKLIST = '[[worklists]]\nname = "w"\nurl = "https://pacs/dicom-web"\nroute = "r"\n'
+MESSAGES = '[[messages]]\nname = "ris"\nhost = "ris"\n'
 CONTRACT_KEYS = """
 [appliance]
 name = "st-elsewhere"
@@ -113,6 +116,24 @@ def test_every_key_of_the_contract_is_accepted() -> None:
     assert not any("tls" in key or "fingerprint" in key for key in later)
 
 
+def test_a_web_destination_takes_its_files_from_beside_the_settings() -> None:
+    settings = parse(WEB + 'auth = "bearer:token"\nca = "ca.pem"\ncommitment = true\n', FILE)
+    (one,) = settings.destinations
+    assert (one.auth, one.ca) == ("bearer:/somewhere/token", Path("/somewhere/ca.pem"))
+    assert not one.commits
+    assert "destinations.web.commitment beside url" in settings.without_effect()
+    assert not any("auth" in key or key.rsplit(".")[-1] == "url" for key in settings.without_effect())
+
+
+def test_worklists_and_messages_name_routes() -> None:
+    route = '[[routes]]\nname = "r"\npackage = "p"\non_request = true\n'
+    text = route + WORKLIST + 'scheduled_station = "CURIE"\nauth = "basic:b"\n' + MESSAGES + 'routes = ["r"]\n'
+    settings = parse(text, FILE)
+    assert settings.worklists[0].auth == "basic:/somewhere/b"
+    assert settings.messages[0].port == 2575
+    assert settings.routes[0].on_request
+
+
 def test_the_example_is_valid() -> None:
     assert parse(example_settings(), FILE).receiver.port == 11112
 
@@ -135,7 +156,23 @@ def test_an_empty_file_has_the_defaults_and_a_uid() -> None:
         ('[[sources]]\nae_title = "A"\nhosts = ["10.0.0.0/99"]', ["sources.0.hosts.0", "10.0.0.0/99"]),
         ("[[sources]]\nhosts = []", ["sources.0.ae_title", "needed"]),
         ('[[destinations]]\nname = "p"', ["'p'", "ae_title and host"]),
-        ('[[destinations]]\nname = "p"\nurl = "https://x"', ["url", "not built yet"]),
+        (WEB + 'host = "h"', ["destinations.web.host", "'h'", "either url, or ae_title"]),
+        (WEB + "port = 104", ["destinations.web.port", "104"]),
+        (WEB + "notify = true", ["destinations.web.notify", "true", "an AE"]),
+        (WEB + 'auth = "digest:x"', ["destinations.0.auth", "'digest:x'", "bearer:FILE"]),
+        (WEB.replace("https", "ftp"), ["destinations.0.url", "ftp://pacs", "https://"]),
+        (WEB.replace("//", "//me:secret@"), ["destinations.0.url", "names no user"]),
+        (WEB.replace("https", "http") + 'auth = "bearer:t"', ["destinations.web.url", "in the clear"]),
+        (WEB.replace("https", "http") + 'ca = "c"', ["destinations.web.ca", "without https"]),
+        (DESTINATION + 'auth = "bearer:t"', ["destinations.pacs.auth", "without url"]),
+        (WORKLIST, ["worklists.w", "scheduled_station or label"]),
+        (WORKLIST + 'label = "AI"', ["worklists.w.route", "'r'", "none is set"]),
+        (WORKLIST + "statoin = 1", ["worklists.0.statoin", "known here"]),
+        (MESSAGES + 'routes = ["r"]', ["messages.ris.routes", "'r'", "not a route"]),
+        (MESSAGES + "port = 0", ["messages.0.port", "0"]),
+        (MESSAGES + 'facility = "a|b"', ["messages.0.facility", "a|b"]),
+        (MESSAGES + 'ca = "c"', ["messages.ris.ca", "without tls"]),
+        (MESSAGES + MESSAGES, ["'ris'", "twice"]),
         (DESTINATION + DESTINATION, ["'pacs'", "twice"]),
         ('[[routes]]\nname = "r"\npackage = "p"\ndestinations = ["x"]', ["'x'", "not a destination", "none is set"]),
         ('[[routes]]\nname = "r"\npackage = "P!"', ["routes.0.package"]),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -19,9 +21,11 @@ from appliance.catalogue.jobs import NewResult
 from appliance.catalogue.tables import outbox as outbox_table
 from appliance.settings import Settings, parse
 from dicom_nodes.demo_pacs import DemoPacs
+from dicom_nodes.result_classes import LABEL_MAP
 from dicom_nodes.spool import write_durably
 from tests.appliance.catalogue.rows import queued_job
 from tests.phantoms import MR, Phantom, part10, series
+from tests.workers.parcels import CT, DESTINATION, SECONDARY_CAPTURE, by_result, settings_for, waiting_job
 from workers.delivery import Delivery, backoff_s
 
 SETTINGS = """
@@ -282,3 +286,112 @@ def test_a_report_to_an_earlier_request_still_counts(
         outbox.add_report(connection, str(first.TransactionUID), "PACS", stored, [], now())
     delivery.step()
     assert states(catalogue) == ["committed", "committed"]
+
+
+# --- what a destination need not take ---
+
+THREE = (("SEG", MR), ("SR", MR), ("SC", SECONDARY_CAPTURE))
+
+
+def refusing(pacs: DemoPacs, monkeypatch: pytest.MonkeyPatch, sop_class: str) -> None:
+    """Let the PACS accept no presentation context of a class."""
+    from pynetdicom import AllStoragePresentationContexts
+
+    left = [one for one in AllStoragePresentationContexts if one.abstract_syntax != sop_class]
+    monkeypatch.setattr("dicom_nodes.demo_pacs.AllStoragePresentationContexts", left)
+    monkeypatch.setattr("pynetdicom._config.UNRESTRICTED_STORAGE_SERVICE", False)
+    pacs.stop()
+    pacs.start()
+
+
+def test_an_optional_class_that_is_not_accepted_is_withdrawn_and_the_job_is_completed(
+    tmp_path: Path, free_port: int, catalogue: Catalogue, pacs: DemoPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tmp_path, free_port, 'results = ["SEG", "SR", "SC"]')
+    job = waiting_job(catalogue, settings, THREE)
+    refusing(pacs, monkeypatch, SECONDARY_CAPTURE)
+    Delivery(settings, catalogue).step()
+    assert by_result(catalogue) == {"0-SEG": "committed", "1-SR": "committed", "2-SC": "withdrawn"}
+    assert job_state(catalogue, job) == "completed"
+    with catalogue.read() as connection:
+        found = {one["role"]: one["state"] for one in overview.results(connection, job)}
+        assert outbox.counts(connection)["withdrawn"] == 1
+    assert found == {"SEG": "committed", "SR": "committed", "SC": "withdrawn"}
+    assert any("Secondary Capture" in row.answer for row in rows(catalogue))
+
+
+def test_an_optional_object_that_is_refused_for_another_reason_is_rejected(
+    tmp_path: Path, free_port: int, catalogue: Catalogue, pacs: DemoPacs
+) -> None:
+    settings = settings_for(tmp_path, free_port, 'results = ["SEG", "SR", "SC"]')
+    job = waiting_job(catalogue, settings, THREE)
+    store = pacs._on_store
+    pacs.stop()
+    pacs._on_store = lambda event: (  # type: ignore[method-assign]
+        0xA900 if event.request.AffectedSOPClassUID == SECONDARY_CAPTURE else store(event)
+    )
+    pacs.start()
+    Delivery(settings, catalogue).step()
+    assert by_result(catalogue)["2-SC"] == "rejected"
+    assert job_state(catalogue, job) == "failed"
+
+
+def test_a_needed_class_that_is_not_accepted_fails_the_job(
+    tmp_path: Path, free_port: int, catalogue: Catalogue, pacs: DemoPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tmp_path, free_port)
+    job = waiting_job(catalogue, settings, (("SEG", CT), ("SR", MR)))
+    refusing(pacs, monkeypatch, CT)
+    Delivery(settings, catalogue).step()
+    assert by_result(catalogue) == {"0-SEG": "rejected", "1-SR": "committed"}
+    assert job_state(catalogue, job) == "failed"
+
+
+def test_a_destination_that_takes_nothing_but_label_maps_or_none(
+    tmp_path: Path, free_port: int, catalogue: Catalogue, pacs: DemoPacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(tmp_path, free_port, 'results = ["SEG", "SR", "LABELMAP"]')
+    kinds = (("SR", MR), ("SEG", MR), ("SR", MR), ("LABELMAP", LABEL_MAP))
+    variants = {0: "binary", 1: "binary", 2: "labelmap", 3: "labelmap"}
+    job = waiting_job(catalogue, settings, kinds, variants=variants)
+    refusing(pacs, monkeypatch, LABEL_MAP)
+    Delivery(settings, catalogue).step()
+    assert list(by_result(catalogue).values()) == ["committed", "committed", "withdrawn", "withdrawn"]
+    assert job_state(catalogue, job) == "completed"
+
+
+def test_a_result_that_goes_nowhere_is_withdrawn(
+    tmp_path: Path, free_port: int, catalogue: Catalogue, pacs: DemoPacs
+) -> None:
+    settings = settings_for(tmp_path, free_port)
+    job = waiting_job(catalogue, settings)
+    with catalogue.write() as connection:
+        outbox.withdraw(connection, job, "a test")
+    Delivery(settings, catalogue).step()
+    assert job_state(catalogue, job) == "completed"
+    with catalogue.read() as connection:
+        assert {one["state"] for one in overview.results(connection, job)} == {"withdrawn"}
+
+
+def test_a_destination_that_hangs_keeps_no_other_waiting(
+    tmp_path: Path, free_port: int, catalogue: Catalogue, pacs: DemoPacs
+) -> None:
+    hung = socket.create_server(("127.0.0.1", 0))  # takes the connection and says nothing
+    port = hung.getsockname()[1]
+    other = f'[[destinations]]\nname = "hung"\nae_title = "HUNG"\nhost = "127.0.0.1"\nport = {port}\n'
+    text = other + DESTINATION.format(port=free_port, more="")
+    settings = parse(text, tmp_path / "curie.toml")
+    waiting_job(catalogue, settings)
+    stop = threading.Event()
+    running = threading.Thread(target=Delivery(settings, catalogue).run, args=(stop,))
+    began = time.monotonic()
+    running.start()
+    try:
+        while sorted(set(states(catalogue))) != ["committed", "waiting"]:
+            assert time.monotonic() - began < 8, states(catalogue)
+            time.sleep(0.1)
+    finally:
+        stop.set()
+        running.join(20)
+        hung.close()
+    assert not running.is_alive()
