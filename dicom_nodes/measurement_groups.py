@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,7 @@ def _sites(finding: Finding) -> list[sr.FindingSite] | None:
     return [sr.FindingSite(concept(place), concept(finding.laterality) if finding.laterality else None)]
 
 
+@lru_cache(maxsize=1)
 def _algorithm(context: ResultContext) -> sr.AlgorithmIdentification:
     """Return TID 4019 with package, version, digest, engine and job as parameters."""
     return sr.AlgorithmIdentification(

@@ -7,7 +7,7 @@ from the ResultContext. Nothing here may ask a clock or a random source: one con
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
@@ -16,14 +16,12 @@ from typing import Any
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_dataset
 from pydicom.uid import ExplicitVRLittleEndian
 
 from appliance.finding import Code
 from appliance.growth import OWN_CODES
 from appliance.job import ObjectReference, ResultContext
-from dicom_nodes import codes
+from dicom_nodes import codes, elements
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.source import UNICODE, SourceHeaders
 
@@ -233,8 +231,11 @@ def coded(code: Code) -> Dataset:
     return item
 
 
-def part10(ds: Dataset, encoded: Mapping[int, bytes]) -> bytes:
-    """Return a complete file (PS3.10), Explicit VR Little Endian; `encoded` elements are put in at their tags."""
+def part10(ds: Dataset, encoded: Mapping[int, bytes | Iterable[bytes]]) -> bytes:
+    """Return a complete file (PS3.10), Explicit VR Little Endian; `encoded` elements are put in at their tags.
+
+    A large one comes in pieces, so that it is in memory once.
+    """
     buffer, start = BytesIO(), 0
     with lenient():
         for tag in (*sorted(encoded), END):
@@ -243,14 +244,8 @@ def part10(ds: Dataset, encoded: Mapping[int, bytes]) -> bytes:
                 part.file_meta = ds.file_meta
                 dcmwrite(buffer, part, enforce_file_format=True)
             else:
-                buffer.write(_bytes(part))
-            buffer.write(encoded.get(tag, b""))
+                buffer.write(elements.dataset(part))
+            put_in = encoded.get(tag, b"")
+            buffer.writelines([put_in] if isinstance(put_in, bytes) else put_in)
             start = tag
-    return buffer.getvalue()
-
-
-def _bytes(ds: Dataset) -> bytes:
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = False, True
-    write_dataset(buffer, ds, UNICODE)
     return buffer.getvalue()

@@ -22,6 +22,7 @@ from appliance.volume import Volume
 from dicom_nodes import codes, origin
 from dicom_nodes.codes import concept
 from dicom_nodes.elements import references, sequence, text
+from dicom_nodes.key_slices import key_slices
 from dicom_nodes.label_maps import LabelMap
 from dicom_nodes.label_maps import segments as find_segments
 from dicom_nodes.measurement_groups import Content, groups_of
@@ -69,8 +70,7 @@ def write_report(
     there = bool(segments.findings) or any(one.present and not one.segment_number for one in findings)
     said = [*_remarks(findings, there, content), *_making(context)]
     with lenient():
-        keys = sorted({segments.key_slice(finding) for finding in segments.findings})
-        images = [_image(source, volume, k) for k in keys]
+        images = [_image(source, volume, k) for k in key_slices(segments)]
         groups = groups_of(findings, content)
         ds = _document(groups, images, volume.modality, context)
         absent = [one for one in findings if one.segment_number and one not in segments.findings]

@@ -7,7 +7,7 @@ change a voxel: what is read back equals the label map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import highdicom as hd
@@ -20,12 +20,19 @@ from appliance.job import ObjectReference, ResultContext
 from appliance.volume import Volume
 from dicom_nodes import codes, origin
 from dicom_nodes.codes import concept
-from dicom_nodes.elements import element, references, sequence, text
+from dicom_nodes.elements import in_pieces, references, sequence, text
 from dicom_nodes.label_maps import LabelMap
 from dicom_nodes.label_maps import segments as find_segments
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.result_classes import SEGMENTATION
-from dicom_nodes.segment_frames import SegmentFrame, frames_of, packed_bits, per_frame_groups, slice_groups
+from dicom_nodes.segment_frames import (
+    SegmentFrame,
+    evened,
+    frames_of,
+    packed_bits,
+    per_frame_groups,
+    slice_groups,
+)
 from dicom_nodes.source import SourceHeaders
 
 COPIED = ("BodyPartExamined", "Laterality", "PositionReferenceIndicator")  # of series and frame of reference
@@ -37,6 +44,7 @@ PER_FRAME = (
 )
 CONTENT_LABEL = "AI_SEG"
 PLACEHOLDER = "1.2.3"  # UIDs that are replaced
+Pieces = bytes | Iterable[bytes]
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ def write_segmentation(
     frames = frames_of(segments)
     if not frames:
         raise ResultRejected("the label map is empty: there is no segmentation to write")
+    frames = evened(frames, segments, label_map[0].size)
     with lenient():
         ds = _template(volume, segments.findings, source, context)
         _finish(ds, volume, source, context, series)
@@ -95,19 +104,21 @@ def write_segmentation(
 
 def _bulk(
     label_map: LabelMap, frames: Sequence[SegmentFrame], volume: Volume, source: SourceHeaders
-) -> dict[int, bytes]:
+) -> dict[int, Pieces]:
     """Return what there is one of for each image or frame: tag → encoded element."""
-    return _with_references(per_frame_groups(frames, source), packed_bits(label_map, frames), volume, source)
+    bits = len(frames) * label_map[0].size
+    pixels = in_pieces(0x7FE00010, b"OB", -(-bits // 8), packed_bits(label_map, frames))
+    return _with_references(per_frame_groups(frames, source), pixels, volume, source)
 
 
-def _with_references(groups: bytes, pixels: bytes, volume: Volume, source: SourceHeaders) -> dict[int, bytes]:
+def _with_references(groups: Pieces, pixels: Pieces, volume: Volume, source: SourceHeaders) -> dict[int, Pieces]:
     images = references(source.instances)
     series = sequence(0x0008114A, *images) + text(0x0020000E, b"UI", volume.series_instance_uid)
     return {
         0x00081115: sequence(0x00081115, series),  # Referenced Series Sequence
         0x00082112: sequence(0x00082112, *images),  # Source Image Sequence
         0x52009230: groups,
-        0x7FE00010: element(0x7FE00010, b"OB", pixels + b"\0" * (len(pixels) % 2)),
+        0x7FE00010: pixels,
     }
 
 
@@ -133,10 +144,11 @@ def write_label_map(
     with lenient():
         ds = _template(volume, segments.findings, source, context, hd.seg.SegmentationTypeValues.LABELMAP)
         ds.SegmentSequence = [one for one in ds.SegmentSequence if one.SegmentNumber != 0]
-        ds.PixelPaddingValue = 0
+        ds.add_new(0x00280120, "US", 0)  # Pixel Padding Value: background
         _finish(ds, volume, source, context, origin.LABEL_MAP_SERIES)
         ds.NumberOfFrames = len(slices)
-        pixels = number[label_map[slices]].tobytes()
+        planes = (number[label_map[k]].tobytes() for k in slices)
+        pixels = in_pieces(0x7FE00010, b"OB", len(slices) * label_map[0].size, planes)
         return origin.part10(ds, _with_references(slice_groups(slices, source), pixels, volume, source))
 
 
