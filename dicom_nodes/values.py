@@ -15,6 +15,7 @@ from pydicom import Dataset
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.charset import convert_encodings, decode_bytes, python_encoding
 from pydicom.dataelem import RawDataElement
+from pydicom.valuerep import PersonName
 
 NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d", "US or SS": "H"}
 DECODED = {"LO", "PN", "SH", "UC", "LT", "ST", "UT"}  # VRs that Specific Character Set governs
@@ -56,7 +57,7 @@ def text(ds: Dataset, tag: int) -> str:
         return ""
     if isinstance(found, RawDataElement):
         return "\\".join(raw_texts(found, encodings(ds)))
-    if isinstance(found.value, str) or not hasattr(found.value, "__iter__"):
+    if isinstance(found.value, str | PersonName) or not hasattr(found.value, "__iter__"):
         return str(found.value).strip(" \0")
     return "\\".join(str(value).strip(" \0") for value in found.value)
 

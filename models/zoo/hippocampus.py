@@ -1,6 +1,7 @@
 """The recipe of `hippocampus`: anterior and posterior hippocampus in T1 crops, learned from 180 labelled ones.
 
     python -m models.zoo.hippocampus train --input DIR --minutes 30 --out DIR
+    python -m models.zoo.hippocampus package --checkpoint FIRST/checkpoint.pt SECOND/checkpoint.pt --out DIR
 
 The crops are those of the Medical Segmentation Decathlon, Task04 (CC BY-SA 4.0): `images` and `labels` of NIfTI files.
 """
@@ -29,6 +30,8 @@ ARCHITECTURE: tuple[str, dict[str, Any]] = (
 )
 ROI = (40, 56, 40)  # voxels of 1 mm along right, anterior, superior
 HELD_BACK = 40
+MADE_UP = 0.1  # share of samples that are made up, so that a body of known volume is measured rightly
+FIRST_SEED = 5000  # of those
 STEPS = (ClipPercentile(op="clip_percentile", lower=0.5, upper=99.5), Scale(op="scale"))  # as the package declares
 
 
@@ -53,7 +56,9 @@ def drawer(crops: list[tuple[Tensor, Tensor]], how: Variation = Variation()) -> 
     """Return the function that draws a variant of one of `crops`."""
 
     def draw(random: torch.Generator, crop: Any) -> tuple[Tensor, Tensor]:
-        image, labels = crops[int(torch.randint(len(crops), (), generator=random))]
+        chosen = int(torch.randint(len(crops), (), generator=random))
+        made_up = float(torch.rand((), generator=random)) < MADE_UP
+        image, labels = phantom(FIRST_SEED + chosen) if made_up else crops[chosen]
         return varied(image, labels, random, crop, how)
 
     return draw

@@ -51,10 +51,11 @@ class Recipe:
         """Return the network as it begins."""
         return build(*self.architecture)
 
-    def trained(self, checkpoint: Path) -> nn.Module:
-        """Return the averaged network of a checkpoint (your own file), in evaluation mode."""
+    def trained(self, checkpoints: Sequence[Path]) -> nn.Module:
+        """Return the averaged network of a checkpoint (your own file), in evaluation mode; of several their mean."""
         network = self.untrained()
-        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
+        found = [torch.load(one, map_location="cpu", weights_only=True)["average"] for one in checkpoints]
+        network.load_state_dict({name: torch.stack([one[name] for one in found]).mean(0) for name in found[0]})
         return network.eval()
 
     def train(self, given: Path | None, minutes: float, out: Path, resume: Path | None = None) -> nn.Module:
@@ -66,11 +67,11 @@ class Recipe:
             training.resume(resume)
         return training.run(lesson.judge)
 
-    def package(self, checkpoint: Path, version: str, out: Path, training: str, figures: str) -> Package:
-        """Write the package of a checkpoint to `out`; `training`, `figures` go into its card."""
+    def package(self, checkpoints: Sequence[Path], version: str, out: Path, training: str, figures: str) -> Package:
+        """Write the package of checkpoints to `out`; `training`, `figures` go into its card."""
         from models.packaging import write_package
 
-        network = self.trained(checkpoint)
+        network = self.trained(checkpoints)
         card = self.card.format(
             version=version, parameters=count_parameters(network), training=training, figures=figures
         )
@@ -84,7 +85,9 @@ class Recipe:
         parser.add_argument("--out", type=Path, help="folder to write to")
         parser.add_argument("--minutes", type=float, default=15.0, help="how long to train")
         parser.add_argument("--resume", type=Path, help="checkpoint.pt to go on from")
-        parser.add_argument("--checkpoint", type=Path, help="checkpoint.pt to validate or package")
+        parser.add_argument(
+            "--checkpoint", type=Path, nargs="+", help="checkpoint.pt to validate or package; of several the mean"
+        )
         parser.add_argument("--version", default="0.0.1", help="version of the package")
         parser.add_argument("--training", default="", help="sentence for the card: how it was trained")
         parser.add_argument("--figures", type=Path, help="Markdown file for the card: what was measured")

@@ -18,7 +18,7 @@ from models.zoo.hippocampus_package import LOCATOR
 from tests.models.conftest import SHARED
 
 ARCHIVE = SHARED / "data" / "mr_hippocampus_decathlon.tar.xz"
-FLOOR = 0.85
+FLOOR = 0.865
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_a_made_up_crop_gets_about_its_volume(package: Package) -> None:
     found = measure(read([[volume]], package, engine), [volume], package)
     engine.close()
     truth = float((labels > 0).sum()) / 1000
-    assert sum(one.measurements[0].value for one in found) == pytest.approx(truth, rel=0.5)
+    assert sum(one.measurements[0].value for one in found) == pytest.approx(truth, rel=0.25)
 
 
 def test_its_locator_is_the_shipped_version() -> None:
