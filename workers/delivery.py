@@ -22,10 +22,11 @@ from appliance.catalogue.outbox import Parcel
 from appliance.errors import NotAccepted, Refused, Unreachable
 from appliance.log import logger
 from appliance.process import keep_stepping
-from appliance.settings import Settings
+from appliance.settings import Destination, Settings
 from dicom_nodes.dicomweb import Shipment, Verdict
 from dicom_nodes.result_classes import LABEL_MAP
 from workers.commitments import Commitments
+from workers.identity import CONTRADICTS, contradicted
 from workers.notifying import Notifying
 from workers.sending import Line, open_line
 from workers.waits import backoff_s
@@ -109,6 +110,9 @@ class Delivery:
         destination = self._known[name]
         left = {parcel.sop_instance_uid: parcel for parcel in parcels}
         try:
+            self._hold_back(destination, left)
+            if not left:
+                return
             with open_line(destination, self.settings.sender.ae_title, parcels) as line:
                 self._choose_variants(line, left)
                 self._send_over(line, left)
@@ -118,6 +122,15 @@ class Delivery:
         except Refused as refusal:
             for parcel in left.values():
                 self._judge(parcel, refusal)
+
+    def _hold_back(self, destination: Destination, left: dict[str, Parcel]) -> None:
+        """Put off what the destination knows under another patient."""
+        there = [one for one in left.values() if (self.settings.results_dir / one.path).exists()]
+        wrong = contradicted(destination, self.settings.sender.ae_title, there, self.settings.results_dir)
+        if wrong:
+            self._put_off(wrong, CONTRADICTS)
+            for one in wrong:
+                del left[one.sop_instance_uid]
 
     def _choose_variants(self, line: Line, left: dict[str, Parcel]) -> None:
         """Where a label map may stand for segments, send it first; the segments go if it is not taken."""

@@ -13,7 +13,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # t
 
 from appliance.errors import Refused, Unreachable
 from appliance.settings import Destination
-from dicom_nodes.query import count_instances
+from dicom_nodes.query import count_instances, patient_of, same_patient
 
 Answers = Iterator[tuple[int, Dataset | None]]
 
@@ -89,3 +89,29 @@ def test_a_pacs_that_is_away_is_unreachable_soon(free_port: int) -> None:
     with pytest.raises(Unreachable):
         count_instances(Destination(name="p", ae_title="P", host="127.0.0.1", port=free_port), "CURIE", "1.2.3")
     assert time.monotonic() - start < 5
+
+
+def test_whose_a_study_is_and_nothing_for_one_that_is_not_known(pacs: Any) -> None:
+    def answers(event: Any) -> Answers:
+        if event.identifier.StudyInstanceUID == "1.2.3":
+            ds = answer("1.2.3", None)
+            ds.SpecificCharacterSet, ds.PatientID, ds.PatientName = "ISO_IR 144", "P7", "Люксембург"
+            yield 0xFF00, ds
+
+    place = pacs(answers)
+    assert patient_of(place, "CURIE", "1.2.3") == ("P7", "Люксембург")
+    assert patient_of(place, "CURIE", "1.2.4") is None
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "same"),
+    [
+        (("P7", "Doe^Jane"), ("P7", "DOE^JANE^^^"), True),
+        (("P7", "Doe^Jane"), ("P7", "Doe ^ Jane"), True),
+        (("P7", "Doe^Jane"), ("P8", "Doe^Jane"), False),
+        (("P7", "Doe^Jane"), ("P7", "Roe^Jane"), False),
+        (("P7", "Yamada^Tarou=山田^太郎"), ("P7", "YAMADA^TAROU=山田^太郎="), True),
+    ],
+)
+def test_letter_case_and_empty_components_are_no_difference(one: Any, two: Any, same: bool) -> None:
+    assert same_patient(one, two) is same

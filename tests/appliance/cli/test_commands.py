@@ -73,7 +73,7 @@ def test_status_says_not_ready_and_why(home: Path) -> None:
     assert set(told["jobs"]) == {
         "queued", "running", "delivering", "completed", "unsuitable", "failed", "cancelled", "superseded"
     }  # fmt: skip
-    assert set(told["outbox"]) == {"waiting", "delivered", "committed", "rejected"}
+    assert set(told["outbox"]) == {"waiting", "delivered", "committed", "rejected", "withdrawn"}
 
 
 @pytest.mark.parametrize(
