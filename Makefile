@@ -19,11 +19,11 @@ SYSTEM := orthanc dcmtk dicom3tools strace iproute2
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test test-trt check acceptance acceptance-long test-gpu bench-ingest bench-turnaround bench-inference bench-gpu fuzz clean
+.PHONY: setup demo test test-trt check acceptance acceptance-long test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-gpu fuzz clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | check | acceptance | acceptance-long | bench-ingest | bench-turnaround | bench-inference"
+	@echo "make demo | test | check | acceptance | acceptance-long | bench-ingest | bench-turnaround | bench-inference | bench-results"
 	@echo "     test-trt                needs no GPU; test-gpu | bench-gpu want an NVIDIA GPU"
 	@echo "make fuzz MINUTES=20    feed made-up bytes to every door; a finding is left in .build/fuzz/crash-..."
 
@@ -88,6 +88,9 @@ bench-turnaround: $(READY)
 
 bench-inference: $(READY)
 	$(PY) -m bench.inference
+
+bench-results: $(READY)
+	$(PY) -m bench.results
 
 bench-gpu: $(READY)
 	$(PY) -m bench.gpu
