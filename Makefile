@@ -50,7 +50,7 @@ demo: $(READY)
 	@$(PY) -m appliance.cli.main demo --out demo-out
 
 test: $(READY)
-	$(PYTEST) -m "not acceptance and not long and not gpu and not trt"
+	$(PYTEST) -n 2 --dist loadfile -m "not acceptance and not long and not gpu and not trt"
 
 TRT := tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116
 test-trt: $(READY)

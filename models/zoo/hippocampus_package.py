@@ -126,7 +126,8 @@ whole head, brain-structures runs first, and two boxes laid relative to the cere
 ## What it learned from
 180 of the 220 labelled crops of the Medical Segmentation Decathlon, Task04 (Vanderbilt University Medical Center;
 Simpson et al. 2019; CC BY-SA 4.0, hence the licence of these weights), varied by rotation, scaling, mirroring, gamma,
-bias field and noise, and, for one sample in ten of the second training, made-up crops. Recipe: `models/zoo/hippocampus.py`.
+bias field and noise; one sample in ten of the second training was a made-up crop instead.
+Recipe: `models/zoo/hippocampus.py`.
 
 ## Training
 {training}
