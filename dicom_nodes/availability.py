@@ -11,10 +11,13 @@ from pydicom import Dataset
 from pynetdicom import build_context
 from pynetdicom.sop_class import InstanceAvailabilityNotification  # type: ignore[attr-defined]
 
-from appliance.errors import Refused
+from appliance.errors import Refused, Unreachable
 from appliance.job import ObjectReference
 from appliance.settings import Destination
 from dicom_nodes.sender import DUPLICATE, associate, status_of
+
+TAKEN = (0x0000, DUPLICATE, 0x0107, 0x0116)  # the last two: with a warning about attributes (PS3.7 Annex C.4)
+MAY_PASS = (0x0110, 0x0213)  # processing failure, resource limitation (PS3.7 Annex C.5)
 
 
 def notification(study_uid: str, objects: Sequence[ObjectReference], retrieve_ae_title: str) -> Dataset:
@@ -48,6 +51,7 @@ def notify(destination: Destination, our_ae_title: str, uid: str, content: Datas
     with associate(destination, our_ae_title, contexts) as association:
         answer, _ = association.send_n_create(content, InstanceAvailabilityNotification, uid)
         status = status_of(answer)
-    if status in (0x0000, DUPLICATE) or status >> 12 == 0xB or status in (0x0107, 0x0116):
+    if status in TAKEN or status >> 12 == 0xB:
         return f"0x{status:04X}"
-    raise Refused(f"{destination.name} answered the notification with status 0x{status:04X}", status)
+    said = f"{destination.name} answered the notification with status 0x{status:04X}"
+    raise Unreachable(said) if status in MAY_PASS else Refused(said, status)

@@ -6,21 +6,20 @@ Retried from 1 s to 15 min apart, without end; what a recipient rejects for good
 
 from __future__ import annotations
 
+import hashlib
 from datetime import timedelta
 
 from appliance.catalogue import Catalogue, notices
 from appliance.catalogue.connection import now
 from appliance.catalogue.notices import AVAILABILITY, Notice, Told
-from appliance.errors import CurieError, Missing
+from appliance.errors import CurieError, Refused
+from appliance.finding import Code
 from appliance.job import ObjectReference, derived_uid
 from appliance.log import logger
 from appliance.settings import Settings
-from dicom_nodes import availability
+from dicom_nodes import availability, mllp, observation_message
+from dicom_nodes.observation_message import Envelope, Observed
 from workers.waits import backoff_s
-
-
-class Rejected(CurieError):
-    """The recipient will not take this notice, however often it comes."""
 
 
 class Notifying:
@@ -45,12 +44,12 @@ class Notifying:
             with self.catalogue.read() as connection:
                 told = notices.told(connection, one)
             answer = self._tell(one, told)
-        except Rejected as refusal:
+        except Refused as refusal:
             with self.catalogue.write() as connection:
                 notices.refused(connection, one, str(refusal))
             logger().error("notice_refused", job=one.job_id, notice=one.kind, to=one.recipient, reason=str(refusal))
             return True
-        except (CurieError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever breaks in one notice, the others are sent
             reason = str(error) if isinstance(error, CurieError) else type(error).__name__
             with self.catalogue.write() as connection:
                 notices.put_off(connection, one, reason, now() + timedelta(seconds=backoff_s(one.tries)))
@@ -67,11 +66,39 @@ class Notifying:
     def _availability(self, one: Notice, told: Told) -> str:
         destination = next((d for d in self.settings.destinations if d.name == one.recipient and d.notify), None)
         if destination is None:
-            raise Rejected(f"destination {one.recipient} is not notified any more")
+            raise Refused(f"destination {one.recipient} is not notified any more")
         objects = [ObjectReference(sop_class, instance, series) for sop_class, instance, series, _, _ in told.objects]
         content = availability.notification(told.study_instance_uid, objects, destination.ae_title or "")
         uid = derived_uid("availability", self.settings.appliance_uid, told.job_id, one.recipient)
         return availability.notify(destination, self.settings.sender.ae_title, uid, content)
 
-    def _observations(self, one: Notice, told: Told) -> str:  # noqa: ARG002
-        raise Missing(f"no receiver of messages is called {one.recipient}")
+    def _observations(self, one: Notice, told: Told) -> str:
+        receiver = next((m for m in self.settings.messages if m.name == one.recipient), None)
+        if receiver is None:
+            raise Refused(f"no receiver of messages is called {one.recipient} in the settings any more")
+        report = next((path for *_, role, path in told.objects if role == "SR"), None)
+        if report is None:
+            raise Refused("no report of this job was delivered")
+        control_id = hashlib.sha256(
+            f"{self.settings.appliance_uid}|{told.job_id}|{one.recipient}".encode()
+        ).hexdigest()[:20]
+        content = observation_message.message(
+            self.settings.results_dir / report,
+            _observed(told),
+            Envelope(control_id, self.settings.appliance.name, receiver.application, receiver.facility, now()),
+        )
+        if problem := observation_message.problem(content):
+            raise Refused(f"the message that was made is not valid HL7 ({problem})")
+        return mllp.send(receiver, content, control_id)
+
+
+def _observed(told: Told) -> Observed:
+    return Observed(
+        study_instance_uid=told.study_instance_uid,
+        accession_number=told.accession_number,
+        service=Code(told.package, "L", f"{told.package} {told.package_version}"),
+        urgent=told.urgent,
+        tells=told.tells,
+        findings=told.findings,
+        ended_at=told.finished_at or told.created_at,
+    )

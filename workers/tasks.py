@@ -385,7 +385,13 @@ def finding_record(finding: Any) -> dict[str, Any]:
         "present": finding.present,
         "probability": finding.probability,
         "measurements": [
-            {"name": m.name.meaning, "code": m.name.value, "value": round(m.value, 4), "unit": m.unit.value}
+            {
+                "name": m.name.meaning,
+                "code": m.name.value,
+                "scheme": m.name.scheme,
+                "value": round(m.value, 4),
+                "unit": m.unit.value,
+            }
             for m in finding.measurements
         ],
     }
