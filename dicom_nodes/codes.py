@@ -22,6 +22,8 @@ ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
 # CID 7202 Source Image Purposes of Reference, CID 7203 Image Derivations
 SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
 SEGMENTATION = Code("113076", "DCM", "Segmentation")
+PROBABILISTIC = Code("110854", "DCM", "Fractional Probabilistic Segmentation")
+NO_UNITS = Code("1", "UCUM", "no units")
 # CID 100 Quantitative Diagnostic Imaging Procedures: modality → what was done
 PROCEDURE_REPORTED = {
     "CT": Code("77477000", "SCT", "Computed tomography"),

@@ -7,7 +7,7 @@ change a voxel: what is read back equals the label map.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import highdicom as hd
@@ -20,9 +20,10 @@ from appliance.job import ObjectReference, ResultContext
 from appliance.volume import Volume
 from dicom_nodes import codes, origin
 from dicom_nodes.codes import concept
-from dicom_nodes.elements import in_pieces, references, sequence, text
+from dicom_nodes.elements import in_pieces
 from dicom_nodes.label_maps import LabelMap
 from dicom_nodes.label_maps import segments as find_segments
+from dicom_nodes.multiframe import PLACEHOLDER, Pieces, finish, measures, stand_in, take_out_frame, with_references
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.result_classes import SEGMENTATION
 from dicom_nodes.segment_frames import (
@@ -35,16 +36,7 @@ from dicom_nodes.segment_frames import (
 )
 from dicom_nodes.source import SourceHeaders
 
-COPIED = ("BodyPartExamined", "Laterality", "PositionReferenceIndicator")  # of series and frame of reference
-PER_FRAME = (
-    "FrameContentSequence",
-    "PlanePositionSequence",
-    "SegmentIdentificationSequence",
-    "DerivationImageSequence",
-)
 CONTENT_LABEL = "AI_SEG"
-PLACEHOLDER = "1.2.3"  # UIDs that are replaced
-Pieces = bytes | Iterable[bytes]
 
 
 @dataclass(frozen=True)
@@ -97,7 +89,7 @@ def write_segmentation(
     frames = evened(frames, segments, label_map[0].size)
     with lenient():
         ds = _template(volume, segments.findings, source, context)
-        _finish(ds, volume, source, context, series)
+        finish(ds, volume, source, context, series)
         ds.NumberOfFrames = len(frames)
         return origin.part10(ds, _bulk(label_map, frames, volume, source))
 
@@ -108,18 +100,7 @@ def _bulk(
     """Return what there is one of for each image or frame: tag → encoded element."""
     bits = len(frames) * label_map[0].size
     pixels = in_pieces(0x7FE00010, b"OB", -(-bits // 8), packed_bits(label_map, frames))
-    return _with_references(per_frame_groups(frames, source), pixels, volume, source)
-
-
-def _with_references(groups: Pieces, pixels: Pieces, volume: Volume, source: SourceHeaders) -> dict[int, Pieces]:
-    images = references(source.instances)
-    series = sequence(0x0008114A, *images) + text(0x0020000E, b"UI", volume.series_instance_uid)
-    return {
-        0x00081115: sequence(0x00081115, series),  # Referenced Series Sequence
-        0x00082112: sequence(0x00082112, *images),  # Source Image Sequence
-        0x52009230: groups,
-        0x7FE00010: pixels,
-    }
+    return with_references(per_frame_groups(frames, source), pixels, volume, source)
 
 
 def write_label_map(
@@ -145,11 +126,11 @@ def write_label_map(
         ds = _template(volume, segments.findings, source, context, hd.seg.SegmentationTypeValues.LABELMAP)
         ds.SegmentSequence = [one for one in ds.SegmentSequence if one.SegmentNumber != 0]
         ds.add_new(0x00280120, "US", 0)  # Pixel Padding Value: background
-        _finish(ds, volume, source, context, origin.LABEL_MAP_SERIES)
+        finish(ds, volume, source, context, origin.LABEL_MAP_SERIES)
         ds.NumberOfFrames = len(slices)
         planes = (number[label_map[k]].tobytes() for k in slices)
         pixels = in_pieces(0x7FE00010, b"OB", len(slices) * label_map[0].size, planes)
-        return origin.part10(ds, _with_references(slice_groups(slices, source), pixels, volume, source))
+        return origin.part10(ds, with_references(slice_groups(slices, source), pixels, volume, source))
 
 
 def _template(
@@ -160,7 +141,7 @@ def _template(
     kind: hd.seg.SegmentationTypeValues = hd.seg.SegmentationTypeValues.BINARY,
 ) -> Dataset:
     """Return highdicom's Segmentation of one frame, without its frame."""
-    image = _source_image(volume, source)
+    image = stand_in(volume, source)
     plane = np.zeros((1, image.Rows, image.Columns), np.uint8)
     plane[0, 0, 0] = 1
     ds = hd.seg.Segmentation(
@@ -178,34 +159,10 @@ def _template(
         device_serial_number=context.appliance_uid,
         content_label=CONTENT_LABEL,
         content_description=context.title[: origin.LONGEST_LO],
-        pixel_measures=_measures(volume),
+        pixel_measures=measures(volume),
     )
-    del ds.PerFrameFunctionalGroupsSequence, ds.PixelData, ds.ReferencedSeriesSequence, ds.SourceImageSequence
-    for keyword in PER_FRAME:  # with one segment, highdicom shares what our frames say each by itself
-        if keyword in ds.SharedFunctionalGroupsSequence[0]:
-            delattr(ds.SharedFunctionalGroupsSequence[0], keyword)
+    take_out_frame(ds)
     return ds
-
-
-def _source_image(volume: Volume, source: SourceHeaders) -> Dataset:
-    """Return a stand-in for the first image: its geometry, nothing of the patient."""
-    plane, ds = source.planes[0], Dataset()
-    for keyword in origin.REQUIRED:
-        setattr(ds, keyword, "")
-    ds.SOPClassUID, ds.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.4", PLACEHOLDER
-    ds.StudyInstanceUID = ds.SeriesInstanceUID = PLACEHOLDER
-    ds.FrameOfReferenceUID, ds.Modality = PLACEHOLDER, volume.modality
-    ds.Rows, ds.Columns = plane.rows, plane.columns
-    ds.ImagePositionPatient = list(plane.position or ())
-    ds.ImageOrientationPatient = list(plane.orientation or ())
-    ds.PixelSpacing = list(plane.pixel_spacing or ())
-    ds.SliceThickness = volume.spacing_mm[0]
-    return ds
-
-
-def _measures(volume: Volume) -> hd.PixelMeasuresSequence:
-    slices, rows, columns = volume.spacing_mm
-    return hd.PixelMeasuresSequence((rows, columns), slice_thickness=slices, spacing_between_slices=slices)
 
 
 def _segment(number: int, finding: Finding, context: ResultContext) -> hd.seg.SegmentDescription:
@@ -237,16 +194,3 @@ def algorithm(context: ResultContext) -> hd.AlgorithmIdentificationSequence:
         source=origin.MANUFACTURER,
         parameters=origin.provenance(context),
     )
-
-
-def _finish(ds: Dataset, volume: Volume, source: SourceHeaders, context: ResultContext, series: origin.Series) -> None:
-    """Replace what stood in for patient, study, references and UIDs."""
-    origin.stamp(ds, source, context, series)
-    for keyword in COPIED:
-        if keyword in source.header:
-            origin.put(ds, keyword, source.header[keyword].value)
-    origin.put(ds, "FrameOfReferenceUID", volume.frame_of_reference_uid)
-    ds.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence = _measures(volume)  # one slice has no spacing
-    dimensions = context.uid(f"{series.role}-dimensions")
-    for item in (*ds.DimensionOrganizationSequence, *ds.DimensionIndexSequence):
-        item.DimensionOrganizationUID = dimensions

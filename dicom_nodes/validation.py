@@ -27,7 +27,7 @@ from appliance.volume import Volume
 from dicom_nodes.frame_places import FramePlace, frame_places
 from dicom_nodes.label_maps import LabelMap
 from dicom_nodes.pydicom_quiet import lenient
-from dicom_nodes.result_classes import COMPREHENSIVE_3D_SR, LABEL_MAP, SEGMENTATION
+from dicom_nodes.result_classes import COMPREHENSIVE_3D_SR, LABEL_MAP, PARAMETRIC_MAP, SEGMENTATION
 from dicom_nodes.source import UNICODE, SourceHeaders
 
 PER_FRAME, PIXELS, DOCUMENT = 0x52009230, 0x7FE00010, 0x00420011
@@ -50,17 +50,18 @@ THERE = (  # type 2 (PS3.3 C.7.1.1, C.7.2.1, C.7.3.1)
 FILLED_BY_CLASS = {
     SEGMENTATION: ("FrameOfReferenceUID", "SegmentationType", "SegmentSequence", "NumberOfFrames", "ContentLabel"),
     LABEL_MAP: ("FrameOfReferenceUID", "SegmentationType", "SegmentSequence", "NumberOfFrames", "ContentLabel"),
+    PARAMETRIC_MAP: ("FrameOfReferenceUID", "NumberOfFrames", "ContentLabel", "PixelPresentation"),
     COMPREHENSIVE_3D_SR: ("CompletionFlag", "VerificationFlag", "ContentSequence", "ConceptNameCodeSequence"),
 }
 
 
 @dataclass(frozen=True)
 class Held:
-    """What one segmentation is to hold: which label has which Segment Number, on the grid of which images."""
+    """What one segmentation or map is to hold: which number each label becomes, on the grid of which images."""
 
     label_map: LabelMap
     volume: Volume
-    numbers: Mapping[int, int]  # label → Segment Number
+    numbers: Mapping[int, int]  # label → Segment Number, or what a map stores for it
     source: SourceHeaders
 
 
@@ -72,7 +73,7 @@ class Expected:
     source: SourceHeaders
     context: ResultContext
     images: frozenset[str]  # SOP Instance UIDs of all that was read
-    held: Mapping[str, Held]  # SOP Instance UID of a segmentation → what it holds
+    held: Mapping[str, Held]  # SOP Instance UID → what it holds
 
 
 def check(objects: Sequence[tuple[ObjectReference, bytes]], expected: Expected) -> None:
@@ -208,8 +209,8 @@ def _of_voxels(ds: Dataset, held: Held) -> Iterator[str]:
 
 
 def _slice_of(places: Sequence[FramePlace], planes: Sequence[Any]) -> Any:
-    """Return the Segment Numbers of one slice from its frames."""
-    found = np.zeros(planes[0].shape, np.uint8)
+    """Return the Segment Numbers, or numbers, of one slice from its frames."""
+    found = np.zeros(planes[0].shape, np.uint16)
     for place, plane in zip(places, planes, strict=True):
         if plane.dtype == bool:
             found[plane] = place.segment
@@ -231,10 +232,10 @@ def _by_slice(places: Sequence[FramePlace], to_index: Any) -> list[tuple[int | N
 
 
 def _planes(ds: Dataset, shape: tuple[int, int]) -> Any:
-    """Return a function from frame number to its plane: bool of one segment, uint8 of a label map."""
-    size = shape[0] * shape[1]
-    stored = np.frombuffer(ds.get_item(PIXELS).value, np.uint8)
-    if int(ds.BitsAllocated) == 8:
+    """Return a function from frame number to its plane: bool of one segment, numbers of a map."""
+    size, bits = shape[0] * shape[1], int(ds.BitsAllocated)
+    stored = np.frombuffer(ds.get_item(PIXELS).value, "<u2" if bits == 16 else np.uint8)
+    if bits > 1:
         return lambda n: stored[n * size : (n + 1) * size].reshape(shape)
 
     def unpacked(n: int) -> Any:

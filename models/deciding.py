@@ -32,12 +32,21 @@ from models.reading import Labels, Reading
 from models.transforms import Box, Grid, labels_on_source, nearest_on_source, regions_on_source
 
 Mask = npt.NDArray[np.bool_]
+LEAST_SHOWN = 0.05  # a slice where no voxel is as probable as this stays out of a probability map
 
 
 def read(
-    sequence: Sequence[Sequence[Volume]], package: Package, engine: Engine, progress: Progress | None = None
+    sequence: Sequence[Sequence[Volume]],
+    package: Package,
+    engine: Engine,
+    progress: Progress | None = None,
+    *,
+    mapped: bool = False,
 ) -> Reading:
-    """Return what `package` says of `sequence`: for each moment, the volumes of its inputs."""
+    """Return what `package` says of `sequence`: for each moment, the volumes of its inputs.
+
+    `mapped`: with the probability of the package's mapped segment, where it has one.
+    """
     outputs = package.manifest.outputs
     if isinstance(outputs, CineSegmentation):
         maps = []
@@ -54,10 +63,12 @@ def read(
     if isinstance(outputs, Regression):
         return Reading(numbers=scaled(answer, outputs))
     labels = label_map(answer, grid, package, volumes[0].voxel_ml)
+    segment = package.manifest.mapped_segment if mapped else None
+    probability = probability_map(answer, grid, outputs, segment) if segment else None
     if isinstance(outputs, Detection):
         labels, scores = candidates(labels, answer, grid, outputs, volumes[0])
-        return Reading((labels,), scores)
-    return Reading((labels,))
+        return Reading((labels,), scores, probability=probability)
+    return Reading((labels,), probability=probability)
 
 
 def read_regions(
@@ -158,7 +169,7 @@ def candidates(
 ) -> tuple[Labels, tuple[float, ...]]:
     """Return the label map with each candidate as a label of its own, the best first, and their scores."""
     plan = outputs.candidates
-    probability = probability_on_source(answer, grid, plan.segment)
+    probability = probability_on_source(answer, grid, outputs, plan.segment)
     mask = (probability > plan.threshold) | (labels == plan.segment)
     kept = np.where(labels == plan.segment, np.uint8(0), labels)
     parts, count = cc3d.connected_components(mask, connectivity=26, return_N=True)
@@ -178,9 +189,20 @@ def candidates(
     return kept, tuple(one[0] for one in best)
 
 
-def probability_on_source(answer: Tensor, grid: Grid, segment: int) -> npt.NDArray[np.float32]:
+def probability_map(answer: Tensor, grid: Grid, outputs: Segmentation | Detection, segment: int) -> Labels:
+    """Return the probability (k, j, i) of one segment as uint8, 255 certain; slices that hold next to none are zero."""
+    found = np.rint(probability_on_source(answer, grid, outputs, segment) * 255).astype(np.uint8)
+    found[found.max(axis=(1, 2)) < LEAST_SHOWN * 255] = 0
+    return found
+
+
+def probability_on_source(
+    answer: Tensor, grid: Grid, outputs: Segmentation | Detection, segment: int
+) -> npt.NDArray[np.float32]:
     """Return the probability (k, j, i) of one segment, interpolated linearly to the source grid."""
-    straight = grid.turn.undo(torch.softmax(answer, 0)[segment])[None, None]
+    alone = outputs.activation == "sigmoid"
+    probability = torch.sigmoid(answer[segment - 1]) if alone else torch.softmax(answer, 0)[segment]
+    straight = grid.turn.undo(probability)[None, None]
     inside = torch.nn.functional.interpolate(straight, size=grid.inside, mode="trilinear", align_corners=False)[0, 0]
     whole = np.zeros(grid.source, np.float32)
     whole[grid.box] = inside.cpu().numpy()

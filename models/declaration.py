@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, Field, JsonValue, model_validator
 from models.closed import Closed, Positive, Share, Text
 from models.inputs import Input, Locator
 from models.operations import GRID_STEPS, Inference, Orient, Postprocess, Preprocess, Resample, Resize, ToSourceGrid
-from models.outputs import Classification, Detection, Outputs, Regression
+from models.outputs import Classification, Detection, Outputs, Regression, Segmentation
 
 PrecisionName = Literal["f32", "f16", "bf16"]
 
@@ -86,6 +86,7 @@ class Report(Closed):
 
     template: Literal["TID1500"]
     key_slice: Literal["largest_area"]  # the slice a reader is taken to first
+    probability_map: int | None = Field(None, ge=1)  # the segment whose probability a Parametric Map may show
 
 
 class Declaration(Closed):
@@ -115,6 +116,12 @@ class Declaration(Closed):
     limits: Text
     not_for_clinical_use: bool
 
+    @property
+    def mapped_segment(self) -> int | None:
+        """The segment whose probability a Parametric Map shows: as declared, else the candidates' own."""
+        own = self.outputs.candidates.segment if isinstance(self.outputs, Detection) else None
+        return self.report.probability_map or own
+
     @model_validator(mode="after")
     def consistent(self) -> Declaration:
         """Refuse orders and numbers that contradict each other."""
@@ -129,6 +136,7 @@ class Declaration(Closed):
             raise ValueError("locator: only a segmentation of one input can look where another package found something")
         if self.locator and len(self.locator.regions) * len(self.outputs.segments) > 255:  # type: ignore[union-attr]
             raise ValueError("locator: more regions times segments than a label map can hold")
+        check_probability_map(self)
         return self
 
 
@@ -175,6 +183,17 @@ def check_postprocess(declared: Declaration) -> None:
                 f"postprocess {step.op}: candidates are found from their segment's probability, which no cleaning "
                 "changes; min_diameter_mm and min_score choose among them"
             )
+
+
+def check_probability_map(declared: Declaration) -> None:
+    """Raise ValueError for a probability map of what has none: only a segment of one label map has."""
+    number = declared.report.probability_map
+    if number is None:
+        return
+    if declared.locator or not isinstance(declared.outputs, Segmentation | Detection):
+        raise ValueError("report.probability_map: only a segmentation or detection without locator has one")
+    if number > len(declared.outputs.segments):
+        raise ValueError("report.probability_map names a segment that is not there")
 
 
 def check_time(declared: Declaration) -> None:

@@ -19,4 +19,5 @@ class Reading:
     probabilities: tuple[float, ...] = ()  # of each class
     numbers: tuple[float, ...] = ()  # of each value of a regression
     located: tuple[str, ...] = ()  # the package that located, as "id@version"
+    probability: Labels | None = None  # (k, j, i) uint8, 255 certain: of the mapped segment, where it was asked for
     regions: tuple[str, ...] = ()  # names of the boxes; segment s of region r has the label r × len(segments) + s

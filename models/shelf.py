@@ -99,14 +99,16 @@ class Shelf:
         package: Package,
         locator: Package | None = None,
         progress: Progress | None = None,
+        *,
+        mapped: bool = False,
     ) -> tuple[Reading, Loaded]:
-        """Return what a package says of a sequence of volumes, and what it ran on.
+        """Return what a package says of a sequence of volumes, and what it ran on; `mapped` as of `deciding.read`.
 
         Raises EngineUnavailable where no rung is left, Missing where a locator is needed and not given.
         """
         plan = package.manifest.locator
         if plan is None or not needs_locating(sequence[0][0], plan):
-            return self._run(package, lambda held: read(sequence, package, held.choice.engine, progress))
+            return self._run(package, lambda held: read(sequence, package, held.choice.engine, progress, mapped=mapped))
         if locator is None or locator.name != plan.package:
             raise Missing(f"{package.name} looks where {plan.package} found something; install that package")
         found, where = self._run(locator, lambda held: read(sequence, locator, held.choice.engine))

@@ -47,6 +47,7 @@ class Wanted:
     package: Package
     locator: Package | None = None
     need_mb: float | None = None
+    mapped: bool = False  # with the probability map that the package declares
 
     def record(self) -> dict[str, Any]:
         """Return this as the child reads it."""
@@ -55,6 +56,7 @@ class Wanted:
             "digest": self.package.digest,
             "locator": [str(self.locator.folder), self.locator.digest] if self.locator else None,
             "need_mb": self.need_mb,
+            "mapped": self.mapped,
         }
 
 
@@ -179,6 +181,7 @@ class EngineProcess:
             tuple(answer["probabilities"]),
             tuple(answer["numbers"]),
             tuple(answer["located"]),
+            np.load(self.folder / "probability.npy", allow_pickle=False) if answer["mapped"] else None,
             tuple(answer["regions"]),
         )
         skipped = tuple((name, reason) for name, reason in answer["skipped"])
@@ -326,9 +329,11 @@ def _read(shelf: Any, request: dict[str, Any], tell: Callable[[dict[str, Any]], 
     shelf.prepare(sequence, package, locator, request["need_mb"])
     tell({"began": True})
     started = time.process_time()
-    reading, loaded = shelf.read(sequence, package, locator)
+    reading, loaded = shelf.read(sequence, package, locator, mapped=request["mapped"])
     for n, label_map in enumerate(reading.label_maps):
         np.save(folder / f"labels-{n}.npy", np.asarray(label_map, np.uint8), allow_pickle=False)
+    if reading.probability is not None:
+        np.save(folder / "probability.npy", reading.probability, allow_pickle=False)
     return {
         **loaded.record(),
         "broken": shelf.broken,
@@ -337,6 +342,7 @@ def _read(shelf: Any, request: dict[str, Any], tell: Callable[[dict[str, Any]], 
         "probabilities": reading.probabilities,
         "numbers": reading.numbers,
         "located": reading.located,
+        "mapped": reading.probability is not None,
         "regions": reading.regions,
         "cpu_s": round(time.process_time() - started, 3),
     }

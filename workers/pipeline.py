@@ -69,7 +69,7 @@ def read_study(
     context = with_priors(context_of(inferred), study_date)
     findings = tracked(measure(inferred.reading, [one.volumes[0] for one in moments], package), context)
     clock.lap("findings_s")
-    objects = written(inferred.reading, moments, findings, package.manifest.outputs, context, wanted)
+    objects = written(inferred.reading, moments, findings, package.manifest, context, wanted)
     clock.lap("results_s")
     validate(objects, moments, findings, context)
     clock.lap("validated_s")

@@ -22,6 +22,7 @@ from dicom_nodes.key_objects import write_key_images, write_retraction
 from dicom_nodes.key_slices import drawn, key_slices
 from dicom_nodes.label_maps import segments as find_segments
 from dicom_nodes.page import write_page
+from dicom_nodes.parametric_map import write_probability_map
 from dicom_nodes.presentation import write_presentation
 from dicom_nodes.report import Companion, Input, write_failure, write_report
 from dicom_nodes.result_classes import BY_ROLE, LABEL_MAP
@@ -34,8 +35,9 @@ from dicom_nodes.segmentation import (
 )
 from dicom_nodes.source import SourceHeaders, cleaned
 from dicom_nodes.validation import Expected, Held, check
+from models.declaration import Declaration
 from models.measure import beat_of
-from models.outputs import CineSegmentation, Outputs
+from models.outputs import CineSegmentation
 from models.reading import Labels, Reading
 
 ALWAYS = frozenset({"SEG", "SR"})
@@ -82,7 +84,7 @@ def written(
     reading: Reading,
     moments: Sequence[Moment],
     findings: Sequence[Finding],
-    outputs: Outputs,
+    declared: Declaration,
     context: ResultContext,
     wanted: frozenset[str] = ALWAYS,
 ) -> tuple[MadeObject, ...]:
@@ -90,6 +92,7 @@ def written(
 
     `wanted`: the roles that a destination of the job takes.
     """
+    outputs = declared.outputs
     if isinstance(outputs, CineSegmentation):
         shown, parts, held = of_a_beat(reading, moments, findings, outputs, context)
     else:
@@ -98,6 +101,8 @@ def written(
         shown = Shown(tuple(findings), label_map, volume, source)
         parts, held = segmentations(shown, context)
     others = [*beside(shown, wanted, context), *retractions(shown, wanted, context)]
+    if "PMAP" in wanted and reading.probability is not None and reading.probability.any():
+        others.append(probability_map(reading.probability, shown, mapped_name(declared), context))
     reported = report(shown, moments, [*parts, *others], held, context)
     if not (held and "LABELMAP" in wanted and not isinstance(outputs, CineSegmentation)):
         return (reported, *parts, *others)
@@ -147,6 +152,19 @@ def beside(shown: Shown, wanted: frozenset[str], context: ResultContext) -> list
         content = write_key_images(list(dict.fromkeys(chosen)), shown.source, context, said)
         made.append(named("KOS", origin.KEY_OBJECTS_SERIES, content, context))
     return made
+
+
+def probability_map(probability: Labels, shown: Shown, what: str, context: ResultContext) -> MadeObject:
+    """Write how probable `what` is at each voxel."""
+    content = write_probability_map(probability, what, shown.volume, shown.source, context)
+    holds = Held(probability, shown.volume, {value: value for value in range(256)}, shown.source)
+    return replace(named("PMAP", origin.PROBABILITY_SERIES, content, context), holds=holds)
+
+
+def mapped_name(declared: Declaration) -> str:
+    """Return the name of the segment whose probability the package maps."""
+    numbered = {one.number: one.name for one in declared.outputs.segments}  # type: ignore[union-attr]
+    return str(numbered[declared.mapped_segment])
 
 
 def retractions(shown: Shown, wanted: frozenset[str], context: ResultContext) -> list[MadeObject]:

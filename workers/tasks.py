@@ -151,13 +151,14 @@ class Worker:
             replaced = jobs.replaced_by(connection, held)
             patient_key = jobs.patient_of(connection, held.id)
             priors = jobs.priors_of(connection, held, patient_key)
-        wanted = self._wanted(package)
+        roles = self._wanted_roles(held)
+        wanted = replace(self._wanted(package), mapped="PMAP" in roles)
 
         def infer(sequence: Sequence[Sequence[Volume]]) -> Inferred:
             return self.engine.read(sequence, wanted, check)
 
         context = self._context(held, package, replaced, priors, patient_key)
-        return read_study(inputs, package, infer, lambda ran: computed_by(context, ran), self._wanted_roles(held))
+        return read_study(inputs, package, infer, lambda ran: computed_by(context, ran), roles)
 
     def _tell(self, held: Claim) -> None:
         """Write and commit the report that no result could be made."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import highdicom as hd
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
@@ -25,6 +26,7 @@ from dicom_nodes.key_slices import LEGEND, drawn, key_slices
 from dicom_nodes.label_maps import LabelMap
 from dicom_nodes.label_maps import segments as find_segments
 from dicom_nodes.page import printed, write_page
+from dicom_nodes.parametric_map import write_probability_map
 from dicom_nodes.presentation import write_presentation
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.result_files import is_own_result
@@ -62,8 +64,15 @@ def page(labels: LabelMap, volume: Volume, found: list[Finding], source: SourceH
     return write_page(found, picture, source, made)
 
 
+def probability_map(
+    labels: LabelMap, volume: Volume, found: list[Finding], source: SourceHeaders, made: ResultContext
+) -> bytes:
+    return write_probability_map(labels * np.uint8(30), found[0].name, volume, source, made)
+
+
 WRITERS: dict[str, Writer] = {
     "overlay": overlay,
+    "probability map": probability_map,
     "key images": key_images,
     "retraction": retraction,
     "presentation": write_presentation,
@@ -198,3 +207,16 @@ def test_a_label_map_holds_the_same_numbers_as_segments_of_their_own(tmp_path: P
     assert np.array_equal(ds.pixel_array, np.array([0, 1, 0, 2, 0, 0, 0, 3], np.uint8)[labels[slices]])
     places = [one.PlanePositionSequence[0].ImagePositionPatient[2] for one in ds.PerFrameFunctionalGroupsSequence]
     assert places == [source.planes[k].position[2] for k in slices]
+
+
+def test_a_probability_map_reads_back_as_probabilities_where_the_voxels_are(tmp_path: Path) -> None:
+    labels, volume, source = read_phantom(tmp_path)
+    probability = labels * np.uint8(85)
+    (tmp_path / "map.dcm").write_bytes(write_probability_map(probability, "mass", volume, source, context()))
+    with lenient():
+        read = hd.imread(tmp_path / "map.dcm").get_volume(apply_real_world_transform=True)
+    there = np.flatnonzero(probability.any(axis=(1, 2)))
+    first, last = there[0], there[-1] + 1
+    upward = bool(np.allclose(read.affine[:3, 3], (volume.affine @ [first, 0, 0, 1])[:3], atol=1e-3))
+    assert upward or np.allclose(read.affine[:3, 3], (volume.affine @ [last - 1, 0, 0, 1])[:3], atol=1e-3)
+    assert (read.array if upward else read.array[::-1]) == pytest.approx(probability[first:last] / 255)

@@ -16,6 +16,7 @@ from models.deciding import (
     fill_holes,
     joined,
     logit,
+    probability_map,
     scaled,
 )
 from models.measure import beat_of, longest_diameter, measure
@@ -188,6 +189,24 @@ def test_a_beat_has_its_volumes_and_ejection_fraction(shipped: Package) -> None:
         }
     )
     assert [ml for _, ml in cavity.curve] == pytest.approx([1.0, 0.4, 0.7])
+
+
+@pytest.mark.parametrize(("activation", "channel"), [("sigmoid", 1), ("softmax", 2)])
+def test_a_probability_map_says_how_sure_the_network_was_and_only_where(activation: str, channel: int) -> None:
+    grid, _ = grid_and_volume()
+    outputs = Segmentation.model_validate(
+        {"kind": "segmentation", "segments": [segment(1), segment(2)], "activation": activation}
+    )
+    sure = ball(grid, (24, 24, 24), 10)
+    logits = torch.full((2 if activation == "sigmoid" else 3, *sure.shape), -20.0)
+    logits[channel] = torch.where(sure > 0, math.log(4.0), -20.0)  # 80 % where the ball is
+    if activation == "softmax":
+        logits[0] = 0.0
+    found = probability_map(logits, grid, outputs, 2)
+    assert found.shape == (24, 48, 48)
+    assert found[12, 24, 24] == 204
+    assert not found[:5].any()
+    assert not found[12, :10].any()
 
 
 def test_an_empty_heart_makes_no_result(shipped: Package) -> None:

@@ -55,6 +55,8 @@ REFUSED: list[tuple[str, Change, str]] = [
     ("lung-nodule", cleaning("largest_component", segments=[1, 2]), "largest_component: candidates are found"),
     ("lung-nodule", lambda one: one["outputs"]["segments"][1].update(min_volume_ml=1), "candidates have min_diameter"),
     ("hippocampus", lambda one: one["locator"].update(package="hippocampus@0.1.0"), "names this package itself"),
+    ("hippocampus", lambda one: one["report"].update(probability_map=1), "detection without locator"),
+    ("lung-nodule", lambda one: one["report"].update(probability_map=3), "segment that is not there"),
     ("brain-structures", need(slice_spacing_mm=[5, 1]), "slice_spacing_mm: the lower limit is above"),
     ("brain-structures", need(pixel_spacing_mm=[5, 1]), "pixel_spacing_mm: the lower limit is above"),
     ("brain-structures", need(min_slices=9, max_slices=8), "min_slices and max_slices: the lower"),

@@ -18,6 +18,7 @@ from appliance.errors import EngineUnavailable, Missing, StudyUnsuitable
 from appliance.settings import parse
 from appliance.volume import Volume
 from models.package import Package
+from models.reading import Reading
 from models.registry import ZOO
 from models.registry import shipped as signed
 from tests.models.conftest import volume_of
@@ -27,7 +28,7 @@ from workers.engine_process import EngineDied, EngineProcess, Wanted
 LOADED = {"engine": "torch", "precision": "f32", "skipped": [], "parity": [], "memory_mb": 1.0}
 READ = {
     **LOADED, "broken": False, "label_maps": 0, "scores": [], "probabilities": [], "numbers": [], "located": [],
-    "regions": [], "cpu_s": 1.0,
+    "regions": [], "mapped": False, "cpu_s": 1.0,
 }  # fmt: skip
 BEGAN = {"began": True}
 Answer = Callable[[dict[str, Any]], list[dict[str, Any] | float | None]]
@@ -206,7 +207,7 @@ def test_the_child_loads_before_it_says_that_it_began(tmp_path: Path, shipped: P
         def prepare(self, *given: object) -> None:
             heard.append("loaded")
 
-        def read(self, *given: object) -> Any:
+        def read(self, *given: object, mapped: bool) -> Any:
             heard.append("read")
             raise StudyUnsuitable("enough")
 
@@ -216,3 +217,29 @@ def test_the_child_loads_before_it_says_that_it_began(tmp_path: Path, shipped: P
     with pytest.raises(StudyUnsuitable):
         engine_process._read(Shelf(), request, lambda answer: heard.append(next(iter(answer))))
     assert heard == ["loaded", "began", "read"]
+
+
+def test_a_probability_map_comes_back_where_it_was_asked_for(tmp_path: Path, shipped: Package, head: Volume) -> None:
+    class Record:
+        def record(self) -> dict[str, Any]:
+            return dict(LOADED)
+
+    class Shelf:
+        broken = False
+
+        def prepare(self, *given: object) -> None:
+            pass
+
+        def read(self, *given: object, mapped: bool) -> Any:
+            return Reading((probable,), probability=probable if mapped else None), Record()
+
+    probable = np.full((4, 4, 4), 77, np.uint8)
+    np.save(tmp_path / "voxels-0-0.npy", head.voxels)
+    one = {"affine": head.affine.tolist(), "modality": "MR", "time_ms": None}
+    engine = EngineProcess(parse("", tmp_path / "curie.toml").worker, tmp_path)
+    for mapped in (True, False):
+        request = {**Wanted(shipped, mapped=mapped).record(), "folder": str(tmp_path), "moments": [[one]]}
+        answer = engine_process._read(Shelf(), request, lambda _: None)
+        found = engine._inferred(json.loads(json.dumps(answer))).reading.probability
+        assert (found is not None) == mapped
+        assert found is None or np.array_equal(found, probable)

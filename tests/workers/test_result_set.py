@@ -14,6 +14,7 @@ import pytest
 from highdicom import sr
 from pydicom import Dataset, dcmread
 
+from appliance.errors import ResultRejected
 from appliance.finding import Code, Finding
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.volume_reader import read_sequence
@@ -25,7 +26,7 @@ from models.registry import ZOO
 from tests import phantoms
 from tests.made_up import context, findings, read_phantom
 from workers.pipeline import tracked
-from workers.result_set import MadeObject, Moment, written
+from workers.result_set import ALWAYS, MadeObject, Moment, validate, written
 
 CODE = {"value": "1386000", "meaning": "Intracranial hemorrhage"}
 
@@ -42,7 +43,7 @@ def with_outputs(package: Package, outputs: Outputs) -> Package:
 def made_of(reading: Reading, moments: Sequence[Moment], package: Package) -> tuple[list[MadeObject], list[Finding]]:
     """Return the result set of a reading, and its findings."""
     found = tracked(measure(reading, [one.volumes[0] for one in moments], package), context())
-    return list(written(reading, moments, found, package.manifest.outputs, context())), list(found)
+    return list(written(reading, moments, found, package.manifest, context())), list(found)
 
 
 def parsed(one: MadeObject) -> Dataset:
@@ -107,7 +108,7 @@ def test_a_candidate_has_its_score_in_its_group_and_a_segment_of_its_own(package
     labels, volume, source = read_phantom(tmp_path)
     made = context()
     scored = [replace(one, probability=0.8, operating_point=0.6) for one in findings(made)]
-    objects = written(Reading((labels,)), [Moment((volume,), (source,))], scored, package.manifest.outputs, made)
+    objects = written(Reading((labels,)), [Moment((volume,), (source,))], scored, package.manifest, made)
     groups = report(objects[0]).get_volumetric_roi_measurement_groups()
     assert len(groups) == 3
     for group in groups:
@@ -117,12 +118,33 @@ def test_a_candidate_has_its_score_in_its_group_and_a_segment_of_its_own(package
     assert faults(objects, tmp_path) == []
 
 
+def test_a_probability_map_is_made_where_it_is_wanted_and_the_report_refers_to_it(
+    package: Package, tmp_path: Path
+) -> None:
+    labels, volume, source = read_phantom(tmp_path)
+    made, moments = context(), [Moment((volume,), (source,))]
+    report_of = package.manifest.report.model_copy(update={"probability_map": 2})
+    declared = package.manifest.model_copy(update={"report": report_of})
+    probability = np.where(labels == 2, np.uint8(200), np.uint8(3))
+    reading = Reading((labels,), probability=probability)
+    assert "PMAP" not in {one.role for one in written(reading, moments, findings(made), declared, made)}
+    objects = written(reading, moments, findings(made), declared, made, ALWAYS | {"PMAP"})
+    (one,) = [one for one in objects if one.role == "PMAP"]
+    assert one.at.sop_instance_uid in repr(parsed(objects[0]))
+    name = next(two.name for two in package.manifest.outputs.segments if two.number == 2)  # type: ignore[union-attr]
+    assert f"Probability of {name}" in repr(parsed(one))
+    validate(objects, moments, findings(made), made)
+    other = replace(one, holds=replace(one.holds, label_map=np.where(labels == 2, np.uint8(201), np.uint8(3))))  # type: ignore[type-var]
+    with pytest.raises(ResultRejected, match="not those"):
+        validate([other if two is one else two for two in objects], moments, findings(made), made)
+
+
 def test_a_side_is_told_with_the_place(package: Package, tmp_path: Path) -> None:
     labels, volume, source = read_phantom(tmp_path)
     made = context()
     left = Code("7771000", "SCT", "Left")
     sided = [replace(one, laterality=left) for one in findings(made)]
-    objects = written(Reading((labels,)), [Moment((volume,), (source,))], sided, package.manifest.outputs, made)
+    objects = written(Reading((labels,)), [Moment((volume,), (source,))], sided, package.manifest, made)
     for group in report(objects[0]).get_volumetric_roi_measurement_groups():
         (site,) = group.finding_sites
         assert site.laterality.value == "7771000"

@@ -44,7 +44,7 @@ def chest() -> Volume:
 def test_a_ball_of_known_size_is_a_candidate_of_about_that_size(package: Package) -> None:
     volume = chest()
     engine = choose_engine(package, ["openvino"], Place("cpu")).engine
-    reading = read([[volume]], package, engine)
+    reading = read([[volume]], package, engine, mapped=True)
     engine.close()
     found = [one for one in measure(reading, [volume], package) if one.probability is not None]
     near = []
@@ -53,6 +53,9 @@ def test_a_ball_of_known_size_is_a_candidate_of_about_that_size(package: Package
         label = int(reading.label_maps[0][place])
         near += [(radius, one) for one in found if one.segment_number == label]
     assert 12.0 in [radius for radius, _ in near]
+    assert reading.probability is not None
+    probable = [reading.probability[reading.label_maps[0] == one.segment_number].mean() / 255 for _, one in near]
+    assert probable == pytest.approx([one.probability for _, one in near], abs=0.01)  # the score is the mean
     for radius, one in near:
         values = {m.name.meaning: m.value for m in one.measurements}
         assert values["Volume"] == pytest.approx(4 / 3 * math.pi * radius**3 / 1000, rel=0.5)
