@@ -166,7 +166,7 @@ def _template(
 
 
 def _segment(number: int, finding: Finding, context: ResultContext) -> hd.seg.SegmentDescription:
-    return hd.seg.SegmentDescription(
+    described = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=finding.name[: origin.LONGEST_LO],
         segmented_property_category=concept(finding.category),
@@ -178,6 +178,12 @@ def _segment(number: int, finding: Finding, context: ResultContext) -> hd.seg.Se
         anatomic_regions=[concept(finding.site)] if finding.site else None,
         display_color=hd.color.CIELabColor.from_rgb(*finding.rgb),
     )
+    if finding.laterality and finding.site:
+        described.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [concept(finding.laterality)]
+    elif finding.laterality:
+        kind = described.SegmentedPropertyTypeCodeSequence[0]
+        kind.SegmentedPropertyTypeModifierCodeSequence = [concept(finding.laterality)]
+    return described
 
 
 def tracking_id(finding: Finding, context: ResultContext) -> str:

@@ -12,8 +12,9 @@ import numpy.typing as npt
 from pydicom import Dataset
 
 from appliance.finding import ML, VOLUME, Code, Finding, Measurement
-from appliance.job import ResultContext
+from appliance.job import ObjectReference, ResultContext
 from appliance.volume import Volume
+from dicom_nodes.result_classes import COMPREHENSIVE_3D_SR
 from dicom_nodes.source import SourceHeaders
 from dicom_nodes.volume_reader import read_series
 from tests import phantoms
@@ -21,6 +22,7 @@ from tests.phantoms import Phantom
 
 LabelMap = npt.NDArray[np.uint8]
 ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
+OLD_REPORT = ObjectReference(COMPREHENSIVE_3D_SR, "2.25.1914", "2.25.1915", "2.25.1916")
 KINDS = (
     ("Brain", Code("12738006", "SCT", "Brain"), None),
     ("Right ventricle", Code("66720007", "SCT", "Lateral ventricle"), Code("24028007", "SCT", "Right")),

@@ -8,32 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from appliance.job import ObjectReference
 from appliance.volume import Volume
-from dicom_nodes.header import read_header
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.report import write_report
-from dicom_nodes.result_classes import COMPREHENSIVE_3D_SR
 from dicom_nodes.segmentation import segment_references, write_segmentation
-from dicom_nodes.source import UNICODE
-from dicom_nodes.values import text
 from dicom_nodes.volume_reader import read_series
 from tests import phantoms
 from tests.acceptance.house import absent
-from tests.made_up import LabelMap, blobs, context, findings
+from tests.acceptance.validators import disagreements, errors, is_of_source, lines, read_by_dcmqi, tool, values_of
+from tests.made_up import OLD_REPORT, LabelMap, blobs, context, findings
 from tests.phantoms import Phantom
 
 pytestmark = pytest.mark.acceptance
@@ -41,8 +33,6 @@ pytestmark = pytest.mark.acceptance
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT / os.environ.get("CURIE_SHARED", "../shared")
 SEGMENTS = 7
-REPLACED = ObjectReference(COMPREHENSIVE_3D_SR, "2.25.1914", "2.25.1915", "2.25.1916")
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 Bench = Callable[[Path], Sequence[Path]]
 
 
@@ -117,7 +107,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("results")
     images = SERIES[request.param](folder / "images")
     volume, source = read_series(images)
-    made = context(supersedes=(REPLACED,))
+    made = context(supersedes=(OLD_REPORT,))
     label_map = blobs(volume.shape, SEGMENTS if len(volume.voxels) > 2 else 2)
     found = findings(made, int(label_map.max()))
     segmentation = write_segmentation(label_map, volume, found, source, made)
@@ -125,36 +115,6 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     (folder / "seg.dcm").write_bytes(segmentation)
     (folder / "sr.dcm").write_bytes(report)
     return Results(images, volume, label_map, folder / "seg.dcm", folder / "sr.dcm")
-
-
-def tool(name: str) -> str:
-    """Return the path of a tool: of dcmqi beside this Python, of the others on the path."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        absent(f"{name} is not installed")
-    return found
-
-
-def lines(*command: str | Path) -> list[str]:
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    return (done.stdout + done.stderr).splitlines()
-
-
-def errors(path: Path) -> list[str]:
-    return [line for line in lines(tool("dciodvfy"), "-new", path) if line.startswith("Error")]
-
-
-def values_of(images: Sequence[Path]) -> set[str]:
-    """Return every text value of the source."""
-    headers = [read_header(path) for path in images]
-    return {text(ds, int(raw.tag)) for ds in headers for raw in ds.values()}
-
-
-def is_of_source(line: str, values: set[str]) -> bool:
-    """Tell whether a complaint is about a value that stands in the source."""
-    about = re.search(r" = <(.*?)> - ", line)
-    return about is not None and about[1] in values
 
 
 @pytest.mark.parametrize("kind", ["segmentation", "report"])
@@ -167,35 +127,11 @@ def test_dciodvfy(results: Results, kind: str) -> None:
 
 
 def test_dcentvfy(results: Results, tmp_path: Path) -> None:
-    copies = [unicode_copy(path, tmp_path / f"{n}.dcm") for n, path in enumerate(results.images)]
-    said = lines(tool("dcentvfy"), *copies, results.segmentation, results.report)
-    assert [line for line in said if "Error" in line and "Different information entities" not in line] == []
-
-
-def unicode_copy(path: Path, target: Path) -> Path:
-    """Write a copy of an image whose text is in ISO_IR 192, as the results' is."""
-    with lenient():
-        ds = dcmread(path)
-        ds.decode()
-        ds.SpecificCharacterSet = UNICODE
-        ds.save_as(target)
-    return target
+    assert disagreements(results.images, [results.segmentation, results.report], tmp_path) == []
 
 
 def test_dcmqi_reads_the_label_map_back_in_patient_space(results: Results, tmp_path: Path) -> None:
-    command = [tool("segimage2itkimage"), "--inputDICOM", results.segmentation, "--outputDirectory", tmp_path]
-    said = lines(*command, "-t", "nifti", "-p", "x", "--mergeSegments")
-    image = (
-        nibabel.load(tmp_path / "x-1.nii.gz") if (tmp_path / "x-1.nii.gz").exists() else pytest.fail("\n".join(said))
-    )
-    found = np.asarray(image.dataobj).astype(np.uint8)
-    at = np.argwhere(found)
-    to_index = np.linalg.inv(results.volume.affine) @ LPS_TO_RAS @ image.affine
-    index = np.c_[at, np.ones(len(at))] @ to_index.T
-    back = np.zeros_like(results.label_map)
-    back[tuple(np.rint(index[:, :3]).astype(int).T)] = found[tuple(at.T)]
-    assert np.abs(index[:, :3] - np.rint(index[:, :3])).max() < 0.05
-    assert np.array_equal(back, results.label_map)
+    assert np.array_equal(read_by_dcmqi(results.segmentation, results.volume, tmp_path), results.label_map)
 
 
 def test_dcmqi_reads_the_values_back(results: Results, tmp_path: Path) -> None:
@@ -208,7 +144,7 @@ def test_dcmqi_reads_the_values_back(results: Results, tmp_path: Path) -> None:
     volumes = {
         group["TrackingUniqueIdentifier"]: group["measurementItems"] for group in groups if "ReferencedSegment" in group
     }
-    expected = findings(context(supersedes=(REPLACED,)), int(results.label_map.max()))
+    expected = findings(context(supersedes=(OLD_REPORT,)), int(results.label_map.max()))
     assert len(groups) == 2 * len(expected)
     for finding in expected:
         (measured,) = volumes[finding.tracking_uid]

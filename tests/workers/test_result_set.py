@@ -148,6 +148,14 @@ def test_a_side_is_told_with_the_place(package: Package, tmp_path: Path) -> None
     for group in report(objects[0]).get_volumetric_roi_measurement_groups():
         (site,) = group.finding_sites
         assert site.laterality.value == "7771000"
+    for one in parsed(objects[1]).SegmentSequence:
+        region = one.get("AnatomicRegionSequence")
+        sides = (
+            region[0].AnatomicRegionModifierSequence
+            if region
+            else one.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence
+        )
+        assert [side.CodeValue for side in sides] == ["7771000"]
     assert faults(objects, tmp_path) == []
 
 
