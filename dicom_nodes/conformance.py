@@ -16,9 +16,10 @@ from dicom_nodes import deadlines, lobby, pdu, services
 from dicom_nodes.admission import LOCAL_LIMIT
 from dicom_nodes.command import MAXIMUM_COMMAND
 from dicom_nodes.contexts import DEFLATED, EXPLICIT_LE, IMPLICIT_LE, SERVICES, Service, service_of
-from dicom_nodes.result_classes import BY_ROLE
+from dicom_nodes.result_classes import BY_ROLE, LABEL_MAP
 
 RESULTS = tuple(BY_ROLE.values())
+NEWER = {LABEL_MAP: "Label Map Segmentation Storage"}  # than pydicom's dictionary
 STATUSES = (
     ("0000", "Success", "the bytes are on disk: file and folder are synced"),
     ("A700", "Refused: out of resources", "free space below the reserve, disk full, instance over the limit"),
@@ -46,7 +47,7 @@ def _cell(value: object) -> str:
 
 def _named(uid: str) -> str:
     name = UID(uid).name
-    return name if name != uid else ""
+    return name if name != uid else NEWER.get(uid, "")
 
 
 def _overview(settings: Settings) -> str:

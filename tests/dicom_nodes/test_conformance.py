@@ -46,3 +46,10 @@ def test_tables_are_whole() -> None:
     for line in statement(parse(TEXT, Path("/x/curie.toml"))).splitlines():
         if line.startswith("|"):
             assert line.endswith("|")
+
+
+def test_every_class_that_is_sent_has_a_name() -> None:
+    sent = statement(parse(TEXT, Path("/x/curie.toml"))).split("##### 4.2.2.1")[1].split("Status 0000")[0]
+    rows = [line.split(" | ")[0].strip("| ") for line in sent.splitlines() if line.startswith("|")]
+    assert "Label Map Segmentation Storage" in rows
+    assert "" not in rows
