@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from appliance.errors import SettingsError
-from appliance.setting_types import AETitle, Credentials, Name, Port, Seconds, Table, WebAddress, credentials_in
+from appliance.setting_types import AETitle, Credentials, Name, Port, Table, WebAddress, credentials_in
 
 NEARBY = ("127.0.0.1", "::1", "localhost")  # where a secret may go without TLS
 
@@ -59,8 +59,8 @@ class Worklist(WebPeer):
     route: Name
     scheduled_station: str | None = Field(default=None, min_length=1, max_length=16)  # code value of our station
     label: str | None = Field(default=None, min_length=1, max_length=64)  # Worklist Label
+    workitem_code: str | None = Field(default=None, min_length=1, max_length=16)  # code value of what is to be done
     poll_s: float = Field(default=10, ge=0.1, le=3600)
-    wait_s: Seconds = 900  # for the images of a workitem
 
 
 class MessageReceiver(Table):
@@ -118,8 +118,10 @@ def check_secrecy(url: str, auth: str | None, ca: Path | None, where: str) -> No
 def check_worklist(one: Worklist, routes: Iterable[str], file: Path) -> None:
     """Refuse a worklist that would take everybody's work, or whose route is not there. Raises SettingsError."""
     where = f"{file}: worklists.{one.name}"
-    if not one.scheduled_station and not one.label:
-        raise SettingsError(f"{where} needs scheduled_station or label: else it would claim every workitem")
+    if not (one.scheduled_station or one.label or one.workitem_code):
+        raise SettingsError(
+            f"{where} needs scheduled_station, label or workitem_code: else it would claim every workitem"
+        )
     _check_route(one.route, routes, f"{where}.route")
     check_secrecy(one.url, one.auth, one.ca, where)
 

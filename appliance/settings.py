@@ -295,16 +295,21 @@ def _check_references(settings: Settings, file: Path) -> None:
         outward.check_worklist(worklist, routes, file)
     for receiver in settings.messages:
         outward.check_message_receiver(receiver, routes, file)
-    known = {d.name for d in settings.destinations}
     for route in settings.routes:
-        for name in route.destinations:
-            if name not in known:
-                allowed = ", ".join(sorted(known)) or "none is set"
-                raise SettingsError(
-                    f"{file}: routes.{route.name}.destinations = {name!r} is not a destination; allowed: {allowed}"
-                )
-        for keyword, wanted in route.match.items():
-            _check_match(keyword, wanted, f"{file}: routes.{route.name}.match.{keyword}")
+        _check_route(route, settings, file)
+
+
+def _check_route(route: Route, settings: Settings, file: Path) -> None:
+    where = f"{file}: routes.{route.name}"
+    known = {d.name for d in settings.destinations}
+    for name in route.destinations:
+        if name not in known:
+            allowed = ", ".join(sorted(known)) or "none is set"
+            raise SettingsError(f"{where}.destinations = {name!r} is not a destination; allowed: {allowed}")
+    for keyword, wanted in route.match.items():
+        _check_match(keyword, wanted, f"{where}.match.{keyword}")
+    if route.on_request and route.name not in {worklist.route for worklist in settings.worklists}:
+        raise SettingsError(f"{where}.on_request = true is not allowed where no worklist names it: it would never run")
 
 
 def _check_match(keyword: str, wanted: MatchValue, where: str) -> None:

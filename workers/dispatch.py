@@ -6,13 +6,23 @@ It decides by pure functions over catalogue rows. It must never read pixels, nor
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from celery import Celery
 
-from appliance.catalogue import Catalogue, announcements, events, evidence, jobs, processes, retention, unanswered
+from appliance.catalogue import (
+    Catalogue,
+    announcements,
+    events,
+    evidence,
+    jobs,
+    processes,
+    retention,
+    unanswered,
+    workitems,
+)
 from appliance.catalogue import routing as decisions
 from appliance.catalogue.connection import now
 from appliance.catalogue.routing import RoutedPackage
@@ -116,18 +126,27 @@ class Dispatch:
         """Decide every route for one study in one transaction; returns the jobs that are new."""
         with self.catalogue.read() as connection:
             summary = decisions.study_summary(connection, study)
-        decided = [self._decided(route, summary) for route in self.settings.routes]
-        shadows = [one for route in self.settings.routes for one in self._shadows(route, summary)]
+            asked = workitems.asked(connection, study)
+        decided = [self._decided(route, summary, asked) for route in self.settings.routes]
+        running = [route for route in self.settings.routes if not route.on_request or route.name in asked]
+        shadows = [one for route in running for one in self._shadows(route, summary)]
         with self.catalogue.write() as connection:
-            if decisions.study_summary(connection, study) != summary:
-                return []  # it grew meanwhile; the next pass sees it whole
+            if (decisions.study_summary(connection, study), workitems.asked(connection, study)) != (summary, asked):
+                return []  # it grew or was asked for meanwhile; the next pass sees it whole
             new = [decisions.record_decision(connection, summary, to, what, now()) for to, what in decided]
             opened = [decisions.open_shadow(connection, summary, to, what, now()) for to, what in shadows]
             decisions.mark_routed(connection, study, now())
         logger().info("study_routed", study=study, outcomes=[what.outcome for _, what in decided])
         return [job for job in new if job] + [job for job, is_new in opened if is_new]
 
-    def _decided(self, route: Route, summary: StudySummary) -> tuple[RoutedPackage, RouteDecision]:
+    def _decided(
+        self, route: Route, summary: StudySummary, asked: Mapping[str, bool]
+    ) -> tuple[RoutedPackage, RouteDecision]:
+        """Decide one route. `asked`: the routes that worklists ask for, and whether urgently."""
+        if route.on_request and route.name not in asked:
+            return unresolved(route), RouteDecision("not_routed", "the route runs only where a worklist asks for it")
+        if asked.get(route.name):
+            route = route.model_copy(update={"priority": "urgent"})
         try:
             package = self.registry.routed(route.package)
         except CurieError as error:

@@ -257,15 +257,15 @@ notice = Table(
 Index("notice_due", notice.c.state, notice.c.due_at)
 Index("notice_of_job", notice.c.job_id)
 workitem = Table(
-    "workitem",  # of a UPS-RS worklist, from before we claim it until its final state is there
+    "workitem",  # of a UPS-RS worklist, since it was first seen there as SCHEDULED
     metadata,
     Column("sop_instance_uid", UID, primary_key=True),
     Column("worklist", String(64), nullable=False),
     Column("transaction_uid", UID, nullable=False),  # the lock: known to us before the claim leaves
-    Column("study_instance_uid", UID, nullable=False, index=True),  # "": it names none
+    Column("study_instance_uid", UID, nullable=False, index=True),  # "": it names none, or several
     Column("route", String(64), nullable=False),
     Column("urgent", Integer, nullable=False),
-    # claiming → waiting (for the images) → asked (the route decides, the job runs) → closing → closed, or lost
+    # scheduled (left there, for the reason) → claiming → claimed → closing → closed, or lost
     Column("state", String(16), nullable=False),
     Column("ending", String(16), nullable=False, server_default=""),  # COMPLETED or CANCELED, from closing on
     Column("reason", Text, nullable=False, server_default=""),
@@ -273,7 +273,6 @@ workitem = Table(
     Column("progress", Integer, nullable=False, server_default="-1"),  # percent, as it was reported last
     Column("found_at", Moment, nullable=False),
     Column("claimed_at", Moment),
-    Column("asked_at", Moment),
     Column("due_at", Moment, nullable=False),
     Column("tries", Integer, nullable=False, server_default="0"),
     Column("answer", Text, nullable=False, server_default=""),

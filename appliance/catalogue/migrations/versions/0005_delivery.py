@@ -46,7 +46,6 @@ def upgrade() -> None:
         sa.Column("progress", sa.Integer(), server_default="-1", nullable=False),
         sa.Column("found_at", MOMENT, nullable=False),
         sa.Column("claimed_at", MOMENT),
-        sa.Column("asked_at", MOMENT),
         sa.Column("due_at", MOMENT, nullable=False),
         sa.Column("tries", sa.Integer(), server_default="0", nullable=False),
         sa.Column("answer", sa.Text(), server_default="", nullable=False),
