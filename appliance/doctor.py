@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from appliance.errors import CurieError, DeliveryFailed, Missing
-from appliance.settings import Settings
+from appliance.settings import Destination, MessageReceiver, Settings
 
 if TYPE_CHECKING:
     from models.registry import Registry
@@ -49,6 +50,8 @@ def examine(settings: Settings) -> list[Check]:
         check_routes,
         check_packages,
         check_destinations,
+        check_worklists,
+        check_messages,
     ]
     found: list[Check] = []
     for check in checks:
@@ -200,15 +203,44 @@ def _check_package(registry: Registry, name: str) -> Check:
 
 
 def check_destinations(settings: Settings) -> list[Check]:
-    """Every destination answers C-ECHO."""
+    """Every destination answers C-ECHO, or its DICOMweb address an HTTP request."""
+    from dicom_nodes.dicomweb import probe
     from dicom_nodes.sender import echo
 
-    found = []
-    for one in settings.destinations:
-        try:
-            echo(one, settings.sender.ae_title)
-            found.append(Check(f"destination {one.name}", True, "answers C-ECHO"))
-        except (DeliveryFailed, Missing) as error:
-            remedy = "Results wait meanwhile and are sent when it answers"
-            found.append(Check(f"destination {one.name}", False, str(error), remedy))
-    return found
+    def answer(one: Destination) -> str:
+        if one.url:
+            return probe(one)
+        echo(one, settings.sender.ae_title)
+        return "answers C-ECHO"
+
+    remedy = "Results wait meanwhile and are sent when it answers"
+    return [_asked(f"destination {one.name}", partial(answer, one), remedy) for one in settings.destinations]
+
+
+def check_worklists(settings: Settings) -> list[Check]:
+    """Every worklist answers a search."""
+    from dicom_nodes.worklist import probe
+
+    remedy = "Check url, auth and ca; its workitems stay scheduled meanwhile"
+    return [_asked(f"worklist {one.name}", partial(probe, one), remedy) for one in settings.worklists]
+
+
+def check_messages(settings: Settings) -> list[Check]:
+    """HL7 messages can be checked, and every receiver of them takes connections; none is sent."""
+    from dicom_nodes.mllp import probe
+    from dicom_nodes.observation_message import check_there
+
+    def answer(receiver: MessageReceiver) -> str:
+        check_there()
+        return probe(receiver)
+
+    remedy = "Messages wait meanwhile and are sent when it answers"
+    return [_asked(f"messages {one.name}", partial(answer, one), remedy) for one in settings.messages]
+
+
+def _asked(name: str, ask: Callable[[], str], remedy: str) -> Check:
+    """Return what asking somebody outside brought."""
+    try:
+        return Check(name, True, ask())
+    except (DeliveryFailed, Missing) as error:
+        return Check(name, False, str(error), remedy)

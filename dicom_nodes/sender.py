@@ -162,9 +162,10 @@ def store(association: Any, sop_class_uid: str, path: Path) -> str:
     if not association.is_established:
         raise Unreachable("the association ended")
     # our files are Explicit VR Little Endian; a peer that takes Implicit alone gets the same values so encoded
-    status = status_of(association.send_c_store(path if EXPLICIT_LE in accepted else dcmread(path)))
+    as_is = EXPLICIT_LE in accepted
+    status = status_of(association.send_c_store(path if as_is else dcmread(path)))
     if status == 0x0000 or status == DUPLICATE or status >> 12 == 0xB:
-        return f"0x{status:04X}"
+        return f"0x{status:04X}" if as_is else f"0x{status:04X}, as Implicit VR Little Endian: it takes no Explicit VR"
     if status >> 8 == 0xA7:
         raise Unreachable(f"out of resources (status 0x{status:04X})")
     if status == CLASS_NOT_SUPPORTED:

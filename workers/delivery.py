@@ -136,25 +136,29 @@ class Delivery:
         """Where a label map may stand for segments, send it first; the segments go if it is not taken."""
         for job in sorted({one.job_id for one in left.values() if one.variant}):
             maps = {one.sop_instance_uid: one for one in left.values() if one.job_id == job and _is_label_map(one)}
-            taken = line.may_take(LABEL_MAP) and all(self._takes(line, one) for one in maps.values())
-            chosen = "labelmap" if taken else "binary"
+            why = "" if line.may_take(LABEL_MAP) else "takes no label maps; segments are sent instead"
+            for one in maps.values():
+                why = why or self._refusal(line, one)
+            chosen = "binary" if why else "labelmap"
             destination = next(one.destination for one in left.values() if one.job_id == job)
             with self.catalogue.write() as connection:
-                outbox.choose_variant(connection, destination, [job], chosen)
+                for one in maps.values() if why else ():
+                    outbox.not_taken(connection, one, why)
+                outbox.choose_variant(connection, destination, job, chosen)
             gone = maps.keys() | {u for u, p in left.items() if p.job_id == job and p.variant not in ("", chosen)}
             for uid in gone:
                 del left[uid]
 
-    def _takes(self, line: Line, parcel: Parcel) -> bool:
-        """Send one parcel that another may stand for; False where it is refused."""
+    def _refusal(self, line: Line, parcel: Parcel) -> str:
+        """Send one parcel that another may stand for; returns why it was not taken, "" where it was."""
         for _, answer in line.send(self._intact([parcel])):
             if isinstance(answer, Unreachable):
                 raise answer
             if isinstance(answer, Refused):
-                return False
+                return f"{answer}; segments are sent instead"
             self._judge(parcel, answer)
-            return True
-        return False
+            return ""
+        return "the stored label map is gone or changed; segments are sent instead"
 
     def _send_over(self, line: Line, left: dict[str, Parcel]) -> None:
         """Send what is left, and take out of it whatever was answered."""

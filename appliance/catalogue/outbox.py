@@ -16,6 +16,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from appliance.catalogue import events
 from appliance.catalogue.tables import commitment_report, job, job_destination, outbox, result
 
+NOT_SENT = "not sent: "  # begins the answer of what was withdrawn by us; else the destination does not take it
+
 
 @dataclass(frozen=True)
 class Parcel:
@@ -108,13 +110,13 @@ def _takes(row: Any, roles: Sequence[str]) -> bool:
     return bool(row.negative or row.tells or any(one.get("present", True) for one in row.findings))
 
 
-def choose_variant(connection: Connection, destination: str, job_ids: Sequence[str], chosen: str) -> None:
-    """Withdraw what stands for the same as the chosen variant, of these jobs at this destination."""
+def choose_variant(connection: Connection, destination: str, job_id: str, chosen: str) -> None:
+    """Withdraw what stands for the same as the chosen variant, of this job at this destination."""
     connection.execute(
         update(outbox)
-        .where(outbox.c.destination == destination, outbox.c.job_id.in_(job_ids), outbox.c.state == "waiting")
+        .where(outbox.c.destination == destination, outbox.c.job_id == job_id, outbox.c.state == "waiting")
         .where(outbox.c.variant.not_in(("", chosen)))
-        .values(state="withdrawn", answer=f"not sent: the {chosen} form was")
+        .values(state="withdrawn", answer=f"{NOT_SENT}the {chosen} form was")
     )
 
 
@@ -123,9 +125,27 @@ def withdraw(connection: Connection, job_id: str, reason: str) -> int:
     done = connection.execute(
         update(outbox)
         .where(outbox.c.job_id == job_id, outbox.c.state == "waiting")
-        .values(state="withdrawn", answer=f"not sent: {reason}")
+        .values(state="withdrawn", answer=f"{NOT_SENT}{reason}")
     )
     return int(done.rowcount)
+
+
+def not_taken_by(connection: Connection) -> list[dict[str, Any]]:
+    """Return what destinations were offered and do not take: destination, role, how often, and the latest answer."""
+    refused = (outbox.c.state == "withdrawn", outbox.c.answer.not_like(f"{NOT_SENT}%"))
+    latest = (
+        select(outbox.c.destination, result.c.role, func.count().label("count"), func.max(outbox.c.id).label("id"))
+        .join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
+        .where(*refused)
+        .group_by(outbox.c.destination, result.c.role)
+        .subquery()
+    )
+    rows = connection.execute(
+        select(latest.c.destination, latest.c.role, latest.c.count, outbox.c.answer)
+        .join(outbox, outbox.c.id == latest.c.id)
+        .order_by(latest.c.destination, latest.c.role)
+    )
+    return [dict(row) for row in rows.mappings()]
 
 
 def not_taken(connection: Connection, parcel: Parcel, reason: str) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
 
-from appliance.catalogue import events
-from appliance.catalogue.outbox import counts as outbox_counts
+from appliance.catalogue import events, notices, outbox, workitems
 from appliance.catalogue.passports import passport
-from appliance.catalogue.tables import instance, job, outbox, outcome, result, study
+from appliance.catalogue.tables import instance, job, outcome, result, study
+from appliance.catalogue.tables import outbox as outbox_table
 from appliance.errors import Missing
 
 # what `curie explain` calls a job's state
@@ -35,11 +35,14 @@ JOB_STATES = (
 
 
 def status(connection: Connection) -> dict[str, Any]:
-    """Return the counts of studies, jobs and outbox."""
+    """Return the counts of studies, jobs, outbox, notices and workitems, and what destinations do not take."""
     return {
         "studies": _count_by(connection, study.c.state, ("receiving", "complete")),
         "jobs": _count_by(connection, job.c.state, JOB_STATES),
-        "outbox": outbox_counts(connection),
+        "outbox": outbox.counts(connection),
+        "not_taken": outbox.not_taken_by(connection),
+        "notices": notices.counts(connection),
+        "workitems": workitems.counts(connection),
         "instances": _count_by(
             connection,
             instance.c.state,
@@ -124,6 +127,7 @@ def explain(connection: Connection, study_uid: str) -> dict[str, Any]:
         "complete": _complete(row),
         "instances": by_state.get("current", 0),
         "instances_by_state": by_state,
+        "workitems": workitems.of_study(connection, study_uid),
         "outcomes": [_outcome(connection, one, row.last_received_at) for one in decided]
         + _superseded(connection, study_uid, [one.job_id for one in decided], row.last_received_at),
     }
@@ -138,6 +142,7 @@ def _outcome(connection: Connection, decided: Any, last_received_at: datetime) -
             "reason": decided.reason,
             "results": [],
             "findings": [],
+            "notices": [],
             "timings": {},
         }
     return {**head, **_job_outcome(connection, decided.job_id, last_received_at)}
@@ -177,6 +182,7 @@ def _job_outcome(connection: Connection, job_id: str, last_received_at: datetime
         "inputs": dict(row.inputs),
         "results": results(connection, job_id),
         "findings": row.findings,
+        "notices": notices.of_job(connection, job_id),
         "timings": _timings(connection, row, last_received_at),
         "passport": passport(connection, job_id),
     }
@@ -188,9 +194,9 @@ def results(connection: Connection, job_id: str) -> list[dict[str, Any]]:
     found = []
     for row in rows:
         sent = connection.execute(
-            select(outbox.c.state, outbox.c.destination, outbox.c.answer, outbox.c.tries).where(
-                outbox.c.sop_instance_uid == row.sop_instance_uid
-            )
+            select(*(outbox_table.c[name] for name in ("state", "destination", "answer", "tries")))
+            .where(outbox_table.c.sop_instance_uid == row.sop_instance_uid)
+            .order_by(outbox_table.c.destination)
         ).all()
         states = [one.state for one in sent]
         found.append(
@@ -212,7 +218,9 @@ def results(connection: Connection, job_id: str) -> list[dict[str, Any]]:
 def _timings(connection: Connection, row: Any, last_received_at: datetime) -> dict[str, float]:
     """Return the seconds of each step, as far as the job has come."""
     sent, vouched = connection.execute(
-        select(func.max(outbox.c.delivered_at), func.max(outbox.c.committed_at)).where(outbox.c.job_id == row.id)
+        select(func.max(outbox_table.c.delivered_at), func.max(outbox_table.c.committed_at)).where(
+            outbox_table.c.job_id == row.id
+        )
     ).one()
     steps: dict[str, float] = {}
     steps["complete_s"] = _seconds(last_received_at, row.created_at)
@@ -280,5 +288,6 @@ def job_record(connection: Connection, job_id: str) -> dict[str, Any]:
         "timings": row.timings,
         "findings": row.findings,
         "results": results(connection, job_id),
+        "notices": notices.of_job(connection, job_id),
         "events": happened,
     }

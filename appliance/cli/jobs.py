@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from appliance.catalogue import jobs as queries
-from appliance.catalogue import overview
+from appliance.catalogue import notices, overview
 from appliance.catalogue.connection import now
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table, reading, writing
 from appliance.errors import SettingsError
@@ -53,9 +53,12 @@ def show_job(job: JobArgument, json: JsonOption = False, config: ConfigOption = 
 
 @app.command("retry")
 def retry_job(job: JobArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Queue a failed, unsuitable or cancelled job again; a rejected delivery is sent again as it is."""
+    """Queue a failed, unsuitable or cancelled job again; what a destination or recipient refused is sent again."""
     with writing(config) as connection:
-        state = queries.retry(connection, job, now())
+        told_again = notices.retry(connection, job, now())
+        state = str(overview.job_record(connection, job)["state"])
+        if not told_again or state != "completed":
+            state = queries.retry(connection, job, now())
     print_json({"id": job, "state": state}) if json else console.print(f"job {job} is {state}")
 
 

@@ -14,6 +14,8 @@ from appliance.cli.output import ConfigOption, JsonOption, console, print_json, 
 from appliance.errors import DeliveryFailed, Missing, SettingsError
 from appliance.settings import DEFAULT_FILE, Destination, Settings, find_file, load
 
+ALWAYS_SHOWN = ("studies", "instances", "jobs", "outbox")
+
 
 class ProcessName(StrEnum):
     """Processes that `curie run` knows; those of later versions are named in the settings already."""
@@ -45,12 +47,18 @@ def init(
 def check_settings(settings: Settings) -> None:
     """Warn about settings without effect; refuse match keywords that DICOM does not know."""
     from appliance.cli.output import complain
+    from dicom_nodes.observation_message import check_there
     from dicom_nodes.offline import is_keyword
 
     for key in settings.without_effect():
         complain(f"warning: setting {key} has no effect in this version")
     for title in settings.impossible_fingerprints():
         complain(f"warning: sources.{title}.fingerprint is not sha256: and 64 hexadecimal digits; nobody can match it")
+    if settings.messages:
+        try:
+            check_there()
+        except Missing as missing:
+            complain(f"warning: {missing}")
     for route in settings.routes:
         for keyword in route.match:
             if not is_keyword(keyword):
@@ -154,8 +162,12 @@ def _print_status(told: dict[str, Any]) -> None:
     console.print(f"petite curie {told['version']}: {'ready' if told['ready'] else 'NOT READY'}")
     rows = [(p["name"], p["pid"], p["host"], "healthy" if p["healthy"] else "AWAY") for p in told["processes"]]
     print_table(("process", "pid", "host", "health"), rows)
-    for name in ("studies", "instances", "jobs", "outbox"):
-        console.print(f"{name:9} " + "  ".join(f"{state} {count}" for state, count in told[name].items()))
+    for name in ("studies", "instances", "jobs", "outbox", "notices", "workitems"):
+        if name in ALWAYS_SHOWN or any(told[name].values()):
+            console.print(f"{name:9} " + "  ".join(f"{state} {count}" for state, count in told[name].items()))
+    for one in told["not_taken"]:
+        told_of = f"{one['destination']} does not take {one['role']} ({one['count']} times)"
+        console.print(f"not taken {told_of}: {one['answer']}", markup=False)
     for reason, count in told["refused"].items():
         console.print(f"refused   {count} × {reason}", markup=False)
     for model in told["models"]:

@@ -112,6 +112,7 @@ def without_route(settings: Any, versions: Sequence[VersionRow], told: dict[str,
             "reason": "no route in the settings names this package",
             "results": [],
             "findings": [],
+            "notices": [],
             "timings": {},
         }
         for row in versions
@@ -123,6 +124,8 @@ def _print_explanation(told: dict[str, Any]) -> None:
     complete = told["complete"]
     console.print(f"study {told['study_instance_uid']}: {told['instances']} images")
     console.print(_completeness(complete) if complete else "still receiving")
+    for asked in told["workitems"]:
+        console.print(_workitem(asked), markup=False)
     for outcome in told["outcomes"]:
         _print_outcome(outcome)
 
@@ -135,11 +138,7 @@ def _completeness(complete: dict[str, Any]) -> str:
 def _print_outcome(outcome: dict[str, Any]) -> None:
     head = f"\n{outcome['package']}@{outcome['version']} by route {outcome['route'] or '(none)'}: {outcome['outcome']}"
     console.print(f"{head}: {outcome['reason']}" if outcome["reason"] else head, markup=False)
-    for result in outcome["results"]:
-        console.print(f"  {result['role']:4} {result['sop_instance_uid']} {result['state']}")
-        for sent in result["destinations"]:
-            if sent["answer"]:
-                console.print(f"       {sent['destination']}: {sent['answer']}", markup=False)
+    _print_results(outcome)
     for finding in outcome["findings"]:
         for measured in finding["measurements"]:
             console.print(f"  {finding['name']}: {measured['value']:.1f} {measured['unit']}")
@@ -151,6 +150,32 @@ def _print_outcome(outcome: dict[str, Any]) -> None:
         _print_passport(outcome["passport"])
     if outcome["timings"]:
         console.print("  " + ", ".join(f"{key} {value:.2f}" for key, value in outcome["timings"].items()))
+
+
+def _print_results(outcome: dict[str, Any]) -> None:
+    """Print where each result is, and who was told of them."""
+    for result in outcome["results"]:
+        console.print(f"  {result['role']:4} {result['sop_instance_uid']} {result['state']}")
+        for sent in result["destinations"]:
+            if sent["answer"]:
+                console.print(f"       {sent['destination']} {sent['state']}: {sent['answer']}", markup=False)
+    for told in outcome["notices"]:
+        console.print(f"  {_notice(told)}", markup=False)
+
+
+def _notice(told: dict[str, Any]) -> str:
+    """Say what somebody was told about a job, beside its results."""
+    kinds = {"ian": "availability of the results", "oru": "HL7 message"}
+    answer = f": {told['answer']}" if told["answer"] else ""
+    return f"{kinds[told['kind']]} to {told['recipient']}: {told['state']}{answer}"
+
+
+def _workitem(asked: dict[str, Any]) -> str:
+    """Say what a worklist asks for, and how far it is."""
+    state = f"{asked['state']} as {asked['ending']}" if asked["ending"] else asked["state"]
+    why = "; ".join(one for one in (asked["reason"], asked["answer"]) if one)
+    head = f"asked for by worklist {asked['worklist']} (workitem {asked['sop_instance_uid']}): {state}"
+    return f"{head}: {why}" if why else head
 
 
 def _print_passport(held: dict[str, Any]) -> None:

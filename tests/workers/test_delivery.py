@@ -241,7 +241,10 @@ def test_a_pacs_that_takes_implicit_alone_gets_the_values(
     monkeypatch.setattr("dicom_nodes.demo_pacs.SYNTAXES", ["1.2.840.10008.1.2"])
     pacs.stop()
     pacs.start()
-    Delivery(settings, catalogue).step()
+    delivery = Delivery(settings, catalogue)
+    delivery._send("pacs", delivery._due("pacs"))
+    assert {row.answer for row in rows(catalogue)} == {"0x0000, as Implicit VR Little Endian: it takes no Explicit VR"}
+    delivery.step()
     assert states(catalogue) == ["committed", "committed"]
 
 
@@ -358,6 +361,9 @@ def test_a_destination_that_takes_nothing_but_label_maps_or_none(
     Delivery(settings, catalogue).step()
     assert list(by_result(catalogue).values()) == ["committed", "committed", "withdrawn", "withdrawn"]
     assert job_state(catalogue, job) == "completed"
+    with catalogue.read() as connection:
+        (told,) = outbox.not_taken_by(connection)
+    assert (told["role"], told["answer"]) == ("LABELMAP", "takes no label maps; segments are sent instead")
 
 
 def test_a_result_that_goes_nowhere_is_withdrawn(

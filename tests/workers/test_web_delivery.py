@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from appliance.catalogue import Catalogue, overview
+from appliance.catalogue import Catalogue, outbox, overview
 from appliance.cli import app
 from appliance.errors import Refused, Unreachable
 from appliance.settings import Settings, parse
@@ -217,6 +217,10 @@ def test_a_label_map_goes_first_and_segments_go_where_it_is_not_taken(
     assert list(by_result(catalogue).values()) == (gone if taken else gone[::-1])
     assert [len(one.parts()) for one in server.requests] == ([1, 1] if taken else [1, 2])
     assert job_state(catalogue, job) == "completed"
+    with catalogue.read() as connection:
+        told = [(one["role"], one["answer"]) for one in outbox.not_taken_by(connection)]
+    refused = "web does not accept this kind of object (0x0122); segments are sent instead"
+    assert told == ([] if taken else [("LABELMAP", refused)])
 
 
 # --- secrets and TLS ---
