@@ -40,6 +40,7 @@ class Budget:
     checkpoint_s: float = 180.0
     seed: int = 1914
     mixed_precision: bool = False
+    proximal: float = 0.0  # FedProx: half of this times the squared distance to the first weights is added to the loss
 
 
 def crop_at(progress: float, budget: Budget) -> tuple[int, ...]:
@@ -89,6 +90,7 @@ class Training:
         self.layout = torch.channels_last if flat else torch.channels_last_3d
         self.network = network.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
         self.average: nn.Module = copy.deepcopy(self.network)
+        self.anchor = [one.detach().clone() for one in self.network.parameters()] if budget.proximal else []
         self.draw, self.budget, self.device, self.folder = draw, budget, device, folder
         self.random = torch.Generator(device).manual_seed(budget.seed)
         self.optimiser = torch.optim.AdamW(self.network.parameters(), weight_decay=budget.weight_decay)
@@ -126,6 +128,9 @@ class Training:
         with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.budget.mixed_precision):
             loss = loss_of(self.network(images), classes, self.weights)
         loss.backward()  # type: ignore[no-untyped-call]
+        for one, first in zip(self.network.parameters(), self.anchor, strict=False):
+            if one.grad is not None:
+                one.grad.add_(one.detach() - first, alpha=self.budget.proximal)
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         self.step += 1

@@ -13,13 +13,14 @@ PACKAGES = ("appliance", "dicom_nodes", "models", "workers")
 ALLOWED = {
     "appliance": {"appliance"},
     "dicom_nodes": {"appliance", "dicom_nodes"},
-    "models": {"appliance", "models"},
+    "models": {"opacus", "appliance", "models"},
     "workers": {"appliance", "dicom_nodes", "models", "workers"},
 }
 FRONT_DOOR = ("appliance/cli/", "appliance/doctor.py", "appliance/console/")
 HOMES = {
     "dicom_nodes": {"pydicom", "pynetdicom", "highdicom"},
     "models": {
+        "opacus",
         "torch",
         "monai",
         "onnx",
