@@ -1,7 +1,8 @@
 """Jobs: their identity, their states, and what a result is derived from. Values only, no I/O.
 
 States map to UPS states (PS3.4 Table CC.1.1-1): queued = SCHEDULED, running and delivering = IN PROGRESS,
-completed and unsuitable = COMPLETED, failed, cancelled and superseded = CANCELED.
+completed and unsuitable = COMPLETED, failed, cancelled and superseded = CANCELED. The workitem of an unsuitable study
+is CANCELED nevertheless (workers/performing.py).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
+    return str("" if value is None else value).replace("|", "\\|").replace("\n", " ")
 
 
 def _named(uid: str) -> str:
@@ -56,11 +56,12 @@ def _overview(settings: Settings) -> str:
         (
             ("Verification", "yes", "yes"),
             (f"Storage: {len(storage_classes())} standard and all private classes", "results only", "yes"),
-            ("Storage Commitment Push Model", "yes" if _commits(settings) else "not configured", "no"),
+            ("Storage Commitment Push Model", _if(any(d.commits for d in settings.destinations)), "no"),
             ("Modality Performed Procedure Step", "no", "yes"),
-            ("Instance Availability Notification", "no", "yes"),
-            ("STOW-RS", "no", "yes" if settings.receiver.stow else "not configured"),
-            ("Study Root Query/Retrieve: FIND", "yes" if _finds(settings) else "not configured", "no"),
+            ("Instance Availability Notification", _if(any(d.notify for d in settings.destinations)), "yes"),
+            ("STOW-RS", _if(any(d.url for d in settings.destinations)), _if(settings.receiver.stow)),
+            ("UPS-RS, as performer", _if(settings.worklists), "no"),
+            ("Study Root Query/Retrieve: FIND", _if(any(d.find for d in settings.destinations)), "no"),
         ),
     )
     return (
@@ -72,12 +73,8 @@ def _overview(settings: Settings) -> str:
     )
 
 
-def _commits(settings: Settings) -> bool:
-    return any(one.commitment for one in settings.destinations)
-
-
-def _finds(settings: Settings) -> bool:
-    return any(one.find for one in settings.destinations)
+def _if(configured: object) -> str:
+    return "yes" if configured else "not configured"
 
 
 def _model(settings: Settings) -> str:
@@ -171,8 +168,9 @@ def _initiation(settings: Settings) -> str:
             one.name,
             one.ae_title or one.url,
             ", ".join(one.results),
-            "yes" if one.commitment else "no",
+            "yes" if one.commits else "no",
             "yes" if one.find else "no",
+            "yes" if one.notify else "no",
         )
         for one in settings.destinations
     ]
@@ -182,6 +180,7 @@ def _initiation(settings: Settings) -> str:
             *((_named(uid), "Explicit VR Little Endian, Implicit VR Little Endian", "SCU") for uid in RESULTS),
             ("Storage Commitment Push Model", "the same", "SCU, reports as SCU on the same or another association"),
             ("Verification", "the same", "SCU"),
+            ("Instance Availability Notification", "the same", "SCU"),
             ("Study Root Query/Retrieve Information Model - FIND", "the same", "SCU"),
         ),
     )
@@ -189,8 +188,9 @@ def _initiation(settings: Settings) -> str:
         "#### 4.2.2 SENDER\n\n##### 4.2.2.1 Association initiation: presentation contexts\n\n"
         f"{contexts}\n\nStatus 0000, 0111 and warnings count as delivered; A7xx is tried again, from 1 s to 15 min "
         "apart, without end; any other status fails the job. Storage commitment is asked for with N-ACTION and counts "
-        "when the report names exactly what was asked.\n\n##### 4.2.2.2 Destinations\n\n"
-        + _table(("name", "AE title", "results", "storage commitment", "C-FIND"), rows)
+        "when the report names exactly what was asked. One N-CREATE of Instance Availability Notification tells of a "
+        "job's results once all are there; 0110 and 0213 are tried again.\n\n##### 4.2.2.2 Destinations\n\n"
+        + _table(("name", "AE title or address", "results", "storage commitment", "C-FIND", "IAN"), rows)
     )
 
 
@@ -201,12 +201,28 @@ def _communication(settings: Settings) -> str:
 
 
 def _web(settings: Settings) -> str:
+    parts = [_door(settings)] if settings.receiver.stow else []
+    if any(one.url for one in settings.destinations):
+        parts.append(
+            "STOW-RS user agent (Section 10.5): multipart/related of application/dicom, up to 32 instances a request; "
+            "each instance is judged by what the response names. Bearer or basic credentials; TLS 1.2 and 1.3."
+        )
+    if settings.worklists:
+        rows = [(w.name, w.url, w.route, w.scheduled_station, w.label, w.workitem_code) for w in settings.worklists]
+        parts.append(
+            "UPS-RS performer (Section 11): Search, Retrieve, Update, Change Workitem State. COMPLETED with the "
+            "performed procedure and references to its results, CANCELED with a reason of CID 9300. No subscription: "
+            "requests for cancellation of what is IN PROGRESS are not seen.\n\n"
+            + _table(("worklist", "address", "route", "scheduled station", "label", "workitem code"), rows)
+        )
+    return "### 4.4 Web services (PS3.18)\n\n" + ("\n\n".join(parts) or "None are configured.")
+
+
+def _door(settings: Settings) -> str:
     place = settings.receiver
-    if not place.stow:
-        return "### 4.4 Web services\n\nNone are configured."
     kind = "HTTPS, client certificate required" if place.tls else "HTTP"
     return (
-        f"### 4.4 Web services\n\nSTOW-RS (PS3.18 Section 10.5, Store Instances) on port {place.stow_port}, {kind}: "
+        f"STOW-RS origin server (Section 10.5) on port {place.stow_port}, {kind}: "
         "POST /studies and /studies/{study}, also below /dicom-web; request multipart/related of application/dicom, "
         "response application/dicom+json. Classes, transfer syntaxes, limits and storage as for C-STORE; sources are "
         "known by address and certificate."

@@ -32,14 +32,31 @@ def test_it_speaks_of_this_configuration() -> None:
     assert "| simultaneous associations | 7 |" in text
     assert f"{MAXIMUM_LENGTH} bytes" in text
     assert "| SCANNER | 127.0.0.0/8 | none asked |" in text
-    assert "| pacs | PACS | SEG, SR | yes | no |" in text
+    assert "| pacs | PACS | SEG, SR | yes | no | no |" in text
     assert "no TLS port is configured" in text
     assert "Other AE titles are refused" in text
-    assert "STOW-RS | no | not configured" in text
+    assert "STOW-RS | not configured | not configured" in text
+    assert "UPS-RS, as performer | not configured | no" in text
     stow = SETTINGS.format(port=11112, more="stow = true\nstow_port = 8444")
     assert "on port 8444, HTTP:" in statement(parse(stow, Path("/x/curie.toml")))
     secure = TEXT + '[receiver.tls]\ncertificate = "a"\nkey = "b"\nca = "c"\n'
     assert "TLS 1.2 and 1.3 on port 2762" in statement(parse(secure, Path("/x/curie.toml")))
+
+
+def test_it_speaks_of_web_services_and_notifications() -> None:
+    more = (
+        '[[destinations]]\nname = "web"\nurl = "https://pacs/rs"\n'
+        '[[destinations]]\nname = "ris"\nae_title = "RIS"\nhost = "ris"\nnotify = true\n'
+        '[[routes]]\nname = "r"\npackage = "p"\n'
+        '[[worklists]]\nname = "list"\nurl = "https://pacs/rs"\nroute = "r"\nlabel = "AI"\n'
+    )
+    text = statement(parse(TEXT + more, Path("/x/curie.toml")))
+    assert "| web | https://pacs/rs | SEG, SR | no | no | no |" in text
+    assert "| ris | RIS | SEG, SR | yes | no | yes |" in text
+    assert "| list | https://pacs/rs | r |  | AI |  |" in text
+    assert "Instance Availability Notification | yes | yes" in text
+    assert "UPS-RS, as performer | yes | no" in text
+    assert "STOW-RS user agent" in text
 
 
 def test_tables_are_whole() -> None:

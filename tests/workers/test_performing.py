@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import timedelta
@@ -27,7 +29,7 @@ from tests.workers.parcels import happened
 from tests.workers.test_line import HEAD, Line
 from tests.workitem_server import Worklist, code, found, value
 from workers.delivery import Delivery
-from workers.performing import Performing
+from workers.performing import Performing, start
 
 SETTINGS = """
 [spool]
@@ -470,3 +472,15 @@ def test_what_is_shown_names_no_transaction(asked: House) -> None:
         held = workitems.of_worklist(connection, "list", ("claimed",), now())
     assert told["state"] == "claimed"
     assert asdict(held[0])["transaction_uid"] not in str(told)
+
+
+def test_each_worklist_is_served_by_itself(asked: House, there: Worklist) -> None:
+    one = asked.settings.worklists[0].model_copy(update={"poll_s": 0.1})
+    there.schedule(UID, receive(asked))
+    stop = threading.Event()
+    start(asked.settings.model_copy(update={"worklists": (one,)}), asked.catalogue, stop)
+    deadline = time.monotonic() + 20
+    while there.states != [(UID, "IN PROGRESS")] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    stop.set()
+    assert there.states == [(UID, "IN PROGRESS")]
