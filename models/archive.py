@@ -114,9 +114,6 @@ def check_members(members: list[zipfile.ZipInfo]) -> None:
     names = [one.filename for one in members]
     if len(set(names)) != len(names):
         raise PackageRefused("the .zip holds a file twice")
-    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
-    if both := sorted(folders & set(names)):
-        raise PackageRefused(f"{both[0]}: is a file and a folder in the .zip")
     for one in members:
         if one.filename not in (MANIFEST, SIGNATURE):
             check_path(one.filename)
@@ -127,6 +124,9 @@ def check_members(members: list[zipfile.ZipInfo]) -> None:
             raise PackageRefused(f"{one.filename}: is encrypted")
         if one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise PackageRefused(f"{one.filename}: is neither stored nor deflated")
+    folders = {parent.as_posix() for name in names for parent in PurePosixPath(name).parents}
+    if both := sorted(folders & set(names)):
+        raise PackageRefused(f"{both[0]}: is a file and a folder in the .zip")
 
 
 def write_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, most: int) -> int:

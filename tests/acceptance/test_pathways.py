@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,10 @@ def test_a_beating_heart_gets_its_ejection_fraction_two_segmentations_and_a_curv
     folder = unpacked("mr_cardiac_cine_sunnybrook") / "SC-HF-I-2"
     _, outcome = sent(house, folder, "cardiac-lv")
     assert outcome["outcome"] == "completed", outcome["reason"]
-    assert sorted(r["role"] for r in outcome["results"]) == ["SC", "SEG", "SEG", "SR"]
+    roles = Counter(r["role"] for r in outcome["results"])
+    assert (roles["SEG"], roles["SR"]) == (2, 1)
+    assert roles["SC"] >= 2  # the curve, and the key slices of a destination that takes pictures
+    assert set(roles) == {"SEG", "SR", "SC"}
     assert {r["state"] for r in outcome["results"]} == {"committed"}
     ejected = measured(outcome)["Left ventricular cavity"]["Cardiac ejection fraction"]
     assert abs(ejected - EXPERT_EF) <= 8.0
