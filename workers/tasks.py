@@ -39,14 +39,11 @@ from models.registry import open_registry
 from workers.comparing import compare_versions
 from workers.engine_process import EngineProcess, Wanted
 from workers.pipeline import Inferred, Made, computed_by, read_study
+from workers.pulse import Pulse, Stopping
 from workers.result_set import ALWAYS, MadeObject, report_of_failure
 
 TIMER_S = 5.0
 RETRY_S = 5.0
-
-
-class Stopping(CurieError):
-    """The worker was told to stop; the job goes back to the queue and nobody is to blame."""
 
 
 class Worker:
@@ -127,7 +124,7 @@ class Worker:
             if held.tells:
                 self._tell(held)
             else:
-                pulse = Pulse(self, held)
+                pulse = Pulse(self.catalogue, held, self.stopping)
                 with pulse:
                     made = self.made(held, pulse.check)
                 self._commit(held, made)
@@ -308,44 +305,6 @@ class Worker:
         with self.catalogue.write() as connection:
             state = jobs.put_back(connection, held, cause, due_at, counts=counts)
         logger().warning("job_put_back", job=held.id, cause=cause, state=state)
-
-
-class Pulse:
-    """The heartbeat of one claim: a thread renews the lease; `check` raises once the job is no longer ours."""
-
-    def __init__(self, worker: Worker, held: Claim) -> None:
-        self.worker = worker
-        self.held = held
-        self._over = threading.Event()
-        self._lost = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-
-    def __enter__(self) -> Pulse:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._over.set()
-        self._thread.join(timeout=5)
-
-    def check(self) -> None:
-        """Raise Fenced or Stopping when the run is to end."""
-        if self._lost.is_set():
-            raise Fenced(self.held.id)
-        if self.worker.stopping.is_set():
-            raise Stopping("the worker was stopped")
-
-    def _beat(self) -> None:
-        wait_s = 1.0  # the first beats are close, so that a cancelled job ends soon
-        while not self._over.wait(wait_s):
-            try:
-                with self.worker.catalogue.write() as connection:
-                    if not jobs.heartbeat(connection, self.held, now()):
-                        self._lost.set()
-                        return
-            except Exception as error:  # noqa: BLE001 - the catalogue may be away for a while; the lease decides
-                logger().warning("heartbeat_failed", job=self.held.id, cause=type(error).__name__)
-            wait_s = min(wait_s * 2, jobs.LEASE_S / 4)
 
 
 def said_by(package: Package, known: ResultContext) -> ResultContext:
