@@ -25,7 +25,6 @@ from appliance.outward import Worklist as Worklist
 from appliance.setting_types import AETitle, Name, Port, Seconds, Table
 
 DEFAULT_FILE = "curie.toml"
-WRITTEN = ("SEG", "SR", "SC")  # kinds of result that this version writes
 
 
 def _network(value: str) -> str:
@@ -238,7 +237,6 @@ class Settings(Table):
             later += [f"sources.{source.ae_title}.{key}" for key in sorted(given)]
         for one in self.destinations:
             later += [f"destinations.{one.name}.{key} beside url" for key in one.unused()]
-            later += [f"destinations.{one.name}.results {kind}" for kind in one.results if kind not in WRITTEN]
         return later
 
 
