@@ -15,15 +15,16 @@ else
 endif
 PYTEST := $(PY) -m pytest
 SYSTEM := orthanc dcmtk dicom3tools strace iproute2
+VIEWER := orthanc orthanc-dicomweb chromium npm iproute2
 # A network of its own with nothing but loopback: Orthanc listens on all addresses.
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test test-trt check acceptance acceptance-long test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-gpu fuzz clean
+.PHONY: setup demo viewer-demo test test-trt check acceptance acceptance-long acceptance-viewer test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-gpu fuzz clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | test | check | acceptance | acceptance-long | bench-ingest | bench-turnaround | bench-inference | bench-results"
+	@echo "make demo | viewer-demo | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results"
 	@echo "     test-trt                needs no GPU; test-gpu | bench-gpu want an NVIDIA GPU"
 	@echo "make fuzz MINUTES=20    feed made-up bytes to every door; a finding is left in .build/fuzz/crash-..."
 
@@ -49,8 +50,11 @@ endif
 demo: $(READY)
 	@$(PY) -m appliance.cli.main demo --out demo-out
 
+viewer-demo: $(READY) .build/viewer-ready
+	@$(PY) -m deploy.viewer.demo
+
 test: $(READY)
-	$(PYTEST) -n 2 --dist loadfile -m "not acceptance and not long and not gpu and not trt"
+	$(PYTEST) -n 2 --dist loadfile -m "not acceptance and not long and not viewer and not gpu and not trt"
 
 TRT := tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116
 test-trt: $(READY)
@@ -63,12 +67,21 @@ check: $(READY)
 	$(BIN)mypy
 	$(PYTEST) -q tests/test_layers.py
 
+# The packages of a list, asked for only where a program of it is absent; the second argument is the question.
+packages = { $(2); } >/dev/null 2>&1 || \
+  { $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+    $(SUDO) apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || \
+  { echo "these packages are needed: $(1); install them by hand, then run make again"; exit 1; }
+
 .build/system-ready: Makefile
 	@mkdir -p .build
-	@which Orthanc dcmsend dciodvfy strace ip >/dev/null 2>&1 || \
-	  { $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-	    $(SUDO) apt-get install -y -qq --no-install-recommends $(SYSTEM) >/dev/null; } || \
-	  { echo "these packages are needed: $(SYSTEM); install them by hand, then run make again"; exit 1; }
+	@$(call packages,$(SYSTEM),which Orthanc dcmsend dciodvfy strace ip)
+	@touch $@
+
+.build/viewer-ready: Makefile deploy/viewer/install.sh
+	@mkdir -p .build
+	@$(call packages,$(VIEWER),which Orthanc chromium npm ip && ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so)
+	@sh deploy/viewer/install.sh .build/ohif
 	@touch $@
 
 acceptance: $(READY) .build/system-ready
@@ -76,6 +89,10 @@ acceptance: $(READY) .build/system-ready
 
 acceptance-long: $(READY) .build/system-ready
 	$(ALONE) $(PYTEST) -m "long" tests/acceptance
+
+acceptance-viewer: $(READY) .build/viewer-ready
+	$(ALONE) $(PYTEST) -m viewer tests/acceptance_viewer
+	@echo "what was seen: .build/acceptance-viewer/*.png"
 
 test-gpu: $(READY)
 	$(PYTEST) -m gpu --junitxml=.build/test-gpu.xml tests/models
