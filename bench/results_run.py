@@ -175,10 +175,12 @@ def holds(content: bytes, labels: LabelMap) -> bool:
     found = np.zeros_like(labels)
     bits = np.frombuffer(ds.PixelData, np.uint8)
     size = SIDE * SIDE
+    shared = ds.SharedFunctionalGroupsSequence[0]  # of a single segment, highdicom shares its identification
     for n, item in enumerate(ds.PerFrameFunctionalGroupsSequence):
         k = round(float(item.PlanePositionSequence[0].ImagePositionPatient[2]))
         mask = np.unpackbits(bits[n * size // 8 : (n + 1) * size // 8], bitorder="little").astype(bool)
-        found[k].ravel()[mask] = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        of_segment = item if "SegmentIdentificationSequence" in item else shared
+        found[k].ravel()[mask] = of_segment.SegmentIdentificationSequence[0].ReferencedSegmentNumber
     return bool(np.array_equal(found, labels))
 
 

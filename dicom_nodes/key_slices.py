@@ -26,6 +26,7 @@ OPACITY = 0.30
 INK, PAPER, WARNING = (235, 235, 235), (16, 18, 22), (255, 180, 60)
 LUNG_HU, LUNG_WINDOW, SOFT_WINDOW = -400.0, (-1350.0, 150.0), (-160.0, 240.0)
 Picture = npt.NDArray[np.uint8]
+WRITTEN = {"[hnsf'U]": "HU", "1": ""}  # units as people write them, where UCUM does not
 
 
 def key_slices(segments: Segments) -> list[int]:
@@ -99,7 +100,7 @@ def write_legend(draw: Any, findings: Sequence[Finding], x: int) -> None:
 
 def numbers(one: Finding) -> list[str]:
     """Return the numbers of a finding as lines of text."""
-    told = [f"{m.name.meaning} {m.value:.4g} {m.unit.value}" for m in one.measurements]
+    told = [f"{m.name.meaning} {m.value:.4g} {WRITTEN.get(m.unit.value, m.unit.value)}" for m in one.measurements]
     return told if one.probability is None else [*told, f"Probability {100 * one.probability:.0f} %"]
 
 
