@@ -30,6 +30,7 @@ HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 ORTHANC = "http://127.0.0.1:8042"
 ALONE = ("unshare", "--net", "--map-root-user", "sh", "-c", 'ip link set lo up && exec "$@"', "alone")
 CURIE = (sys.executable, "-m", "appliance.cli.main")
+PACKAGE = "brain-structures"  # which the one route of curie.toml names
 PREFIX = "curie-viewer-"  # of the folder that all of it lives in, removed at the end
 LONGEST_S = 300.0
 
@@ -40,7 +41,7 @@ class Scene:
 
     url: str
     study: str  # Study Instance UID
-    outcome: dict[str, Any]  # of the one route, as `curie explain` tells it
+    outcome: dict[str, Any]  # for PACKAGE, as `curie explain` tells it
 
     @property
     def page(self) -> str:
@@ -142,12 +143,12 @@ def answers(url: str) -> bool:
 
 
 def final_outcome(settings: Path, study: str) -> dict[str, Any] | None:
-    """Return the outcome of the study's one route once it is final."""
+    """Return the outcome of the study for the demo's package once it is final."""
     ran = subprocess.run(
         [*CURIE, "explain", study, "--json", "--config", settings], capture_output=True, cwd=ROOT, check=False
     )
     outcomes = json.loads(ran.stdout)["outcomes"] if ran.returncode == 0 else []
-    return outcomes[0] if outcomes and outcomes[0]["outcome"] != "pending" else None
+    return next((one for one in outcomes if one["package"] == PACKAGE and one["outcome"] != "pending"), None)
 
 
 def listening_socket(port: int = 0) -> socket.socket:
@@ -155,7 +156,9 @@ def listening_socket(port: int = 0) -> socket.socket:
     try:
         listening = socket.create_server(("127.0.0.1", port))
     except OSError as error:
-        raise SystemExit(f"port {port} of this machine cannot be had ({error.strerror}): name another") from None
+        raise SystemExit(
+            f"port {port} cannot be had ({os.strerror(error.errno or 0)}): name another by --port"
+        ) from None
     listening.set_inheritable(True)
     return listening
 
@@ -164,13 +167,13 @@ def show(listening: socket.socket, study: Path | None) -> None:
     """Run the demo until Ctrl-C or SIGTERM."""
     from dicom_nodes.sample import write_sample
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     images = sorted(p for p in study.rglob("*") if p.is_file()) if study else write_sample(folder / "sample")
     with contextlib.suppress(KeyboardInterrupt), scene(folder, listening, images) as there:
-        if there.outcome["outcome"] != "completed":
-            raise SystemExit(f"{there.outcome['outcome']}: {there.outcome['reason']}")
-        print(f"open {there.page} (Ctrl-C ends all of it)", flush=True)
+        said = f"{there.outcome['outcome']}: {there.outcome['reason']}".removesuffix(": ")
+        print(f"{said}; open {there.page} (Ctrl-C ends all of it)", flush=True)
         threading.Event().wait()
     shutil.rmtree(folder)
 
