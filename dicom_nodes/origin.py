@@ -7,11 +7,13 @@ from the ResultContext. Nothing here may ask a clock or a random source: one con
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from io import BytesIO
-from typing import Any
+from mmap import ACCESS_READ, mmap
+from typing import IO, Any
 
 from pydicom import Dataset, FileMetaDataset, dcmwrite
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -29,6 +31,8 @@ MANUFACTURER = "Petite Curie"
 NOT_CLINICAL = "not for clinical use"
 LONGEST_LO, LONGEST_SH = 64, 16
 END = 0xFFFFFFFF  # after every tag
+LARGE = 32 * 1024 * 1024  # bytes of a file that is rather on disk than in memory
+Encoded = bytes | mmap  # a complete file
 
 REQUIRED = (  # type 2 of Patient and General Study: there, if only empty (PS3.3 C.7.1.1, C.7.2.1)
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime",
@@ -232,20 +236,34 @@ def coded(code: Code) -> Dataset:
 
 
 def part10(ds: Dataset, encoded: Mapping[int, bytes | Iterable[bytes]]) -> bytes:
-    """Return a complete file (PS3.10), Explicit VR Little Endian; `encoded` elements are put in at their tags.
+    """Return a complete file (PS3.10), Explicit VR Little Endian; `encoded` elements are put in at their tags."""
+    with BytesIO() as file:
+        _write(ds, encoded, file)
+        return file.getvalue()
 
-    A large one comes in pieces, so that it is in memory once.
-    """
-    buffer, start = BytesIO(), 0
+
+def large_part10(ds: Dataset, encoded: Mapping[int, bytes | Iterable[bytes]]) -> Encoded:
+    """Return the same, where it is large as a map of a file without a name: its bytes need not be in memory."""
+    with tempfile.SpooledTemporaryFile(max_size=LARGE) as file:
+        _write(ds, encoded, file)
+        if file.tell() > LARGE:
+            file.flush()
+            return mmap(file.fileno(), 0, access=ACCESS_READ)
+        file.seek(0)
+        return file.read()
+
+
+def _write(ds: Dataset, encoded: Mapping[int, bytes | Iterable[bytes]], file: IO[bytes]) -> None:
+    start = 0
     with lenient():
         for tag in (*sorted(encoded), END):
             part = ds[start:tag]
             if start == 0:
                 part.file_meta = ds.file_meta
-                dcmwrite(buffer, part, enforce_file_format=True)
+                dcmwrite(file, part, enforce_file_format=True)
             else:
-                buffer.write(elements.dataset(part))
+                file.write(elements.dataset(part))
             put_in = encoded.get(tag, b"")
-            buffer.writelines([put_in] if isinstance(put_in, bytes) else put_in)
+            for piece in [put_in] if isinstance(put_in, bytes) else put_in:
+                file.write(piece)  # not writelines: a spooled file would look at its size after the last one
             start = tag
-    return buffer.getvalue()

@@ -27,7 +27,7 @@ CONTENT_LABEL = "PROBABILITY"
 
 def write_probability_map(
     probability: LabelMap, what: str, volume: Volume, source: SourceHeaders, context: ResultContext
-) -> bytes:
+) -> origin.Encoded:
     """Return a complete Part 10 file, the same bytes for the same arguments.
 
     `probability` is uint8 (k, j, i) on the grid of `volume`, 255 certain, and not zero everywhere; `what` names what
@@ -40,7 +40,7 @@ def write_probability_map(
         ds.NumberOfFrames = len(slices)
         planes = (probability[k].astype("<u2").tobytes() for k in slices)
         pixels = in_pieces(0x7FE00010, b"OW", len(slices) * probability[0].size * 2, planes)
-        return origin.part10(ds, with_references(slice_groups(slices, source), pixels, volume, source))
+        return origin.large_part10(ds, with_references(slice_groups(slices, source), pixels, volume, source))
 
 
 def _template(what: str, volume: Volume, source: SourceHeaders, context: ResultContext) -> Dataset:

@@ -76,7 +76,7 @@ def write_segmentation(
     source: SourceHeaders,
     context: ResultContext,
     series: origin.Series = origin.SEGMENTATION_SERIES,
-) -> bytes:
+) -> origin.Encoded:
     """Return a complete Part 10 file, the same bytes for the same arguments.
 
     `label_map` is (k, j, i) on the grid of `volume`, 0 background; `series` names what it shows. Raises
@@ -91,7 +91,7 @@ def write_segmentation(
         ds = _template(volume, segments.findings, source, context)
         finish(ds, volume, source, context, series)
         ds.NumberOfFrames = len(frames)
-        return origin.part10(ds, _bulk(label_map, frames, volume, source))
+        return origin.large_part10(ds, _bulk(label_map, frames, volume, source))
 
 
 def _bulk(
@@ -109,7 +109,7 @@ def write_label_map(
     findings: Sequence[Finding],
     source: SourceHeaders,
     context: ResultContext,
-) -> bytes:
+) -> origin.Encoded:
     """Return the same as a Label Map Segmentation (PS3.3 A.51, supplement 243): a frame a slice, a pixel a number.
 
     Fifty times smaller for many segments, and unknown to many a PACS and viewer. Segment Numbers are those of
@@ -130,7 +130,7 @@ def write_label_map(
         ds.NumberOfFrames = len(slices)
         planes = (number[label_map[k]].tobytes() for k in slices)
         pixels = in_pieces(0x7FE00010, b"OB", len(slices) * label_map[0].size, planes)
-        return origin.part10(ds, with_references(slice_groups(slices, source), pixels, volume, source))
+        return origin.large_part10(ds, with_references(slice_groups(slices, source), pixels, volume, source))
 
 
 def _template(

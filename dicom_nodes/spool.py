@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from mmap import mmap
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +293,7 @@ def _same_bytes(one: str, other: str) -> bool:
                 return True
 
 
-def _write_all(descriptor: int, content: bytes) -> None:
+def _write_all(descriptor: int, content: bytes | mmap) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -306,7 +307,7 @@ def _sync_file(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def write_durably(path: Path, content: bytes | mmap) -> None:
     """Write a file so that it is whole under its name or not there at all, and survives a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

@@ -26,11 +26,13 @@ from appliance.job import ObjectReference, ResultContext
 from appliance.volume import Volume
 from dicom_nodes.frame_places import FramePlace, frame_places
 from dicom_nodes.label_maps import LabelMap
+from dicom_nodes.origin import Encoded
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.result_classes import COMPREHENSIVE_3D_SR, LABEL_MAP, PARAMETRIC_MAP, SEGMENTATION
 from dicom_nodes.source import UNICODE, SourceHeaders
 
 PER_FRAME, PIXELS, DOCUMENT = 0x52009230, 0x7FE00010, 0x00420011
+PIXELS_HEAD = 12  # bytes before the value of an element with a long length (PS3.5 Table 7.1-1)
 TOLERANCE = 0.01  # of a voxel
 RELATIVE = 1e-6  # of a number that went through a decimal string
 TOOL_S = 120
@@ -76,7 +78,7 @@ class Expected:
     held: Mapping[str, Held]  # SOP Instance UID → what it holds
 
 
-def check(objects: Sequence[tuple[ObjectReference, bytes]], expected: Expected) -> None:
+def check(objects: Sequence[tuple[ObjectReference, Encoded]], expected: Expected) -> None:
     """Raise ResultRejected unless every object of a result set is whole, refers to what exists and says what it is to.
 
     Objects are complete Part 10 files.
@@ -86,8 +88,8 @@ def check(objects: Sequence[tuple[ObjectReference, bytes]], expected: Expected) 
         known |= _references(expected.source.header)  # what the source says of its study is passed on
     for at, content in objects:
         with lenient():
-            ds = dcmread(io.BytesIO(content))
-            for problem in _problems(ds, at, known, expected):
+            ds, pixels = _opened(content)
+            for problem in _problems(ds, pixels, at, known, expected):
                 raise ResultRejected(f"{at.sop_class_uid}: {problem}; it is not sent")
     _ask_dciodvfy(objects, expected)
 
@@ -97,7 +99,17 @@ def _elsewhere(context: ResultContext) -> set[str]:
     return before | {one.report.sop_instance_uid for one in context.priors}
 
 
-def _problems(ds: Dataset, at: ObjectReference, known: frozenset[str] | set[str], expected: Expected) -> Iterator[str]:
+def _opened(content: Encoded) -> tuple[Dataset, memoryview]:
+    """Return all but the pixels of a file, and these as they lie there: large ones are not brought into memory."""
+    file = io.BytesIO(content) if isinstance(content, bytes) else content
+    file.seek(0)
+    ds = dcmread(file, stop_before_pixels=True)  # type: ignore[arg-type]
+    return ds, memoryview(content)[file.tell() + PIXELS_HEAD :]
+
+
+def _problems(
+    ds: Dataset, pixels: memoryview, at: ObjectReference, known: frozenset[str] | set[str], expected: Expected
+) -> Iterator[str]:
     """Yield what is wrong with one object."""
     yield from _of_identity(ds, at, expected.source)
     yield from (f"{keyword} is empty" for keyword in _filled(ds) if not _has_value(ds, keyword))
@@ -105,7 +117,7 @@ def _problems(ds: Dataset, at: ObjectReference, known: frozenset[str] | set[str]
     yield from _of_text(ds, expected.source)
     yield from (f"it refers to {uid}, which is not there" for uid in sorted(_references(ds) - known))
     if at.sop_instance_uid in expected.held:
-        yield from _of_voxels(ds, expected.held[at.sop_instance_uid])
+        yield from _of_voxels(ds, pixels, expected.held[at.sop_instance_uid])
     if at.sop_class_uid == COMPREHENSIVE_3D_SR:
         yield from _of_numbers(ds, expected.findings)
 
@@ -176,7 +188,7 @@ def _references(ds: Dataset) -> set[str]:
     return found - {str(study)}  # an RT Structure Set refers to its study in this way
 
 
-def _of_voxels(ds: Dataset, held: Held) -> Iterator[str]:
+def _of_voxels(ds: Dataset, pixels: memoryview, held: Held) -> Iterator[str]:
     """Yield where the frames, placed by their positions in the patient, are not the label map."""
     places = frame_places(ds.get_item(PER_FRAME).value)
     if len(places) != int(ds.NumberOfFrames):
@@ -192,7 +204,7 @@ def _of_voxels(ds: Dataset, held: Held) -> Iterator[str]:
     if shape != wanted.shape[1:]:
         yield "its frames have another size than the images"
         return
-    plane_of = _planes(ds, shape)
+    plane_of = _planes(pixels, int(ds.BitsAllocated), shape)
     for k, mine in _by_slice(places, to_index):
         if k is None or not 0 <= k < len(wanted):
             yield "a frame lies off the grid of the images"
@@ -231,11 +243,11 @@ def _by_slice(places: Sequence[FramePlace], to_index: Any) -> list[tuple[int | N
     return list(grouped.items())
 
 
-def _planes(ds: Dataset, shape: tuple[int, int]) -> Any:
+def _planes(pixels: memoryview, bits_allocated: int, shape: tuple[int, int]) -> Any:
     """Return a function from frame number to its plane: bool of one segment, numbers of a map."""
-    size, bits = shape[0] * shape[1], int(ds.BitsAllocated)
-    stored = np.frombuffer(ds.get_item(PIXELS).value, "<u2" if bits == 16 else np.uint8)
-    if bits > 1:
+    size = shape[0] * shape[1]
+    stored = np.frombuffer(pixels, "<u2" if bits_allocated == 16 else np.uint8)
+    if bits_allocated > 1:
         return lambda n: stored[n * size : (n + 1) * size].reshape(shape)
 
     def unpacked(n: int) -> Any:
@@ -276,7 +288,7 @@ def _named(measured: Any) -> tuple[str, str]:
     return measured.name.value, measured.unit.value
 
 
-def _ask_dciodvfy(objects: Sequence[tuple[ObjectReference, bytes]], expected: Expected) -> None:
+def _ask_dciodvfy(objects: Sequence[tuple[ObjectReference, Encoded]], expected: Expected) -> None:
     """Raise ResultRejected for what dciodvfy calls an error, unless the source's own value is what it complains of."""
     tool = shutil.which("dciodvfy")
     if tool is None:

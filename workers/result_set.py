@@ -61,7 +61,7 @@ class MadeObject:
     role: str  # SEG, SR, SC …: what a destination must accept
     name: str  # tells the objects of one job apart
     at: ObjectReference
-    content: bytes
+    content: origin.Encoded
     holds: Held | None = None  # of a segmentation
     variant: str = ""  # "binary" or "labelmap": a destination gets those of one of the two
 
@@ -296,7 +296,9 @@ def inputs_of(moments: Sequence[Moment]) -> list[Input]:
     return [(series, list(instances)) for series, instances in found.items()]
 
 
-def named(role: str, series: origin.Series, content: bytes, context: ResultContext, ordinal: int = 0) -> MadeObject:
+def named(
+    role: str, series: origin.Series, content: origin.Encoded, context: ResultContext, ordinal: int = 0
+) -> MadeObject:
     """Return a result object under the UIDs that `origin.stamp` gave it."""
     name = f"{series.role}-{ordinal}" if ordinal else series.role
     return MadeObject(role, name, origin.reference(context, series, BY_ROLE[role], ordinal), content)

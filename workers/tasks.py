@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 import traceback
@@ -62,6 +63,9 @@ class Worker:
 
     def warm(self) -> None:
         """Load the packages of the routes that are not loaded yet, so that the first study does not wait for it."""
+        scratch = self.settings.data_dir / "run"
+        scratch.mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = str(scratch)  # /tmp may be memory, and large results lie there until they are kept
         for name in sorted({route.package for route in self.settings.routes}):
             try:
                 package = self.registry.routed(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
+from mmap import mmap
 from pathlib import Path
 
 import highdicom as hd
@@ -15,7 +16,9 @@ from pydicom import Dataset, dcmread
 from appliance.errors import ResultRejected
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.result_files import is_own_result
-from dicom_nodes.segmentation import write_segmentation
+from dicom_nodes.segmentation import segment_references, write_segmentation
+from dicom_nodes.spool import write_durably
+from dicom_nodes.validation import Expected, Held, check
 from dicom_nodes.values import text
 from tests import phantoms
 from tests.made_up import context, findings, label_map_of, read_phantom
@@ -219,3 +222,23 @@ def test_a_long_title_leaves_the_warning_whole(tmp_path: Path) -> None:
     ds = parsed(write_segmentation(labels, volume, findings(context()), source, context(title="x" * 90)))
     assert len(ds.SeriesDescription) == 64
     assert ds.SeriesDescription.endswith("segmentation (not for clinical use)")
+
+
+def test_a_large_file_lies_on_disk_and_holds_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, volume, source = read_phantom(tmp_path)
+    made = context()
+    small = write_segmentation(labels, volume, findings(made), source, made)
+    monkeypatch.setattr("dicom_nodes.origin.LARGE", 1000)
+    large = write_segmentation(labels, volume, findings(made), source, made)
+    assert isinstance(small, bytes)
+    assert isinstance(large, mmap)
+    assert bytes(large) == small
+    write_durably(tmp_path / "kept.dcm", large)
+    assert (tmp_path / "kept.dcm").read_bytes() == small
+    held = Held(labels, volume, {1: 1, 2: 2, 3: 3}, source)
+    at = segment_references(findings(made), made)[1].object
+    images = frozenset(uid for _, uid in source.instances)
+    check([(at, large)], Expected([], source, made, images, {at.sop_instance_uid: held}))
+    other = replace(held, label_map=np.roll(labels, 1, axis=2))
+    with pytest.raises(ResultRejected, match="voxels"):
+        check([(at, large)], Expected([], source, made, images, {at.sop_instance_uid: other}))
