@@ -112,6 +112,7 @@ class Declaration(Closed):
     parity: Parity = Parity()
     resources: Resources
     report: Report
+    hold_out_margin: Share = 0.01  # Dice that a successor may lose on a site's held-back cases, in any structure
     intended_use: Text
     limits: Text
     not_for_clinical_use: bool

@@ -40,6 +40,7 @@ class Case:
     image: Tensor  # (channels, x, y, z) float32
     labels: Tensor  # (x, y, z) int64, 0 background
     patient: str  # a hash
+    scanner: str = ""  # manufacturer and model, as the images say
 
 
 @dataclass(frozen=True)
@@ -191,18 +192,25 @@ def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
-@torch.no_grad()
 def dice_by_class(network: nn.Module, cases: Sequence[Case], classes: int) -> list[float]:
-    """Return the mean Dice over cases of each class but background, whole images at a time."""
-    scores: list[list[float]] = [[] for _ in range(1, classes)]
-    for case in cases:
-        found = _labels(network, case.image)
-        for number in range(1, classes):
-            ours, truth = found == number, case.labels == number
-            size = float(ours.sum() + truth.sum())
-            if size:
-                scores[number - 1].append(2 * float((ours & truth).sum()) / size)
-    return [float(np.mean(one)) if one else math.nan for one in scores]
+    """Return the mean Dice over cases of each class but background; nan where no case holds a class."""
+    scored = [dice_of(network, case, classes) for case in cases]
+    found = []
+    for n in range(classes - 1):
+        there = [one[n] for one in scored if not math.isnan(one[n])]
+        found.append(float(np.mean(there)) if there else math.nan)
+    return found
+
+
+@torch.no_grad()
+def dice_of(network: nn.Module, case: Case, classes: int) -> list[float]:
+    """Return the Dice of each class but background on one whole image; nan where neither side holds it."""
+    found, dice = _labels(network, case.image), []
+    for number in range(1, classes):
+        ours, truth = found == number, case.labels == number
+        size = float(ours.sum() + truth.sum())
+        dice.append(2 * float((ours & truth).sum()) / size if size else math.nan)
+    return dice
 
 
 def _labels(network: nn.Module, image: Tensor) -> Tensor:
