@@ -85,7 +85,7 @@ class ResultContext:
     engine: str  # rung of the ladder that ran, e.g. "openvino"
     precision: str  # e.g. "f32"
     made_at: datetime  # fixed when results are first made: content date and time of every object
-    writer_version: int = 3  # of the writers of results; new bytes need a new number
+    writer_version: int = 4  # of the writers of results; new bytes need a new number
     report_settings: str = ""  # whatever else of the settings changes bytes
     skipped: tuple[tuple[str, str], ...] = ()  # rungs above the engine, and why they were not taken
     located_by: str = ""  # the package that found where to look, "id@version"

@@ -29,6 +29,7 @@ from dicom_nodes.source import UNICODE, SourceHeaders
 
 MANUFACTURER = "Petite Curie"
 NOT_CLINICAL = "not for clinical use"
+WARNING = "not clinical"  # in a title; shorter, since 64 characters are all there is
 LONGEST_LO, LONGEST_SH = 64, 16
 END = 0xFFFFFFFF  # after every tag
 LARGE = 32 * 1024 * 1024  # bytes of a file that is rather on disk than in memory
@@ -141,8 +142,9 @@ def put(ds: Dataset, keyword: str, value: Any) -> None:
 
 
 def series_description(context: ResultContext, series: Series) -> str:
-    """Return the Series Description: title, kind, and the warning, the title cut where it is too long."""
-    rest = f" {series.noun}" + (f" ({NOT_CLINICAL})" if context.not_for_clinical_use else "")
+    """Return the Series Description: title, kind, and the warning where the title has none; a long title is cut."""
+    warned = not context.not_for_clinical_use or WARNING in context.title.lower()
+    rest = f": {series.noun}" + ("" if warned else f" ({NOT_CLINICAL})")
     return context.title[: LONGEST_LO - len(rest)].rstrip() + rest
 
 

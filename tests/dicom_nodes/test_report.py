@@ -115,7 +115,7 @@ def test_who_made_it_and_that_nobody_checked_it(tmp_path: Path) -> None:
     file, made = written(tmp_path), context()
     ds = parsed(file)
     assert (ds.PreliminaryFlag, ds.VerificationFlag, ds.CompletionFlag) == ("PRELIMINARY", "UNVERIFIED", "COMPLETE")
-    assert ds.SeriesDescription == "Brain structures report (not for clinical use)"
+    assert ds.SeriesDescription == "Brain structures: report (not for clinical use)"
     assert (ds.SOPInstanceUID, ds.SeriesInstanceUID) == (made.uid("sr"), made.uid("sr-series"))
     assert (ds.PatientName, ds.StudyInstanceUID) == ("Phantom^Head", phantoms.uid(1))
     assert is_own_result(ds)

@@ -113,7 +113,7 @@ def test_who_made_it(tmp_path: Path) -> None:
     assert (ds.Manufacturer, ds.ManufacturerModelName) == ("Petite Curie", "brain-structures")
     assert list(ds.SoftwareVersions) == ["0.1.0", "brain-structures 1.0.0"]
     assert (ds.DeviceSerialNumber, ds.SeriesNumber, ds.Modality) == (made.appliance_uid, 901, "SEG")
-    assert ds.SeriesDescription == "Brain structures segmentation (not for clinical use)"
+    assert ds.SeriesDescription == "Brain structures: segmentation (not for clinical use)"
     assert (ds.SOPInstanceUID, ds.SeriesInstanceUID) == (made.uid("seg"), made.uid("seg-series"))
     assert (ds.ContentDate, ds.ContentTime) == ("20240301", "123005")
     scanner, algorithm = ds.ContributingEquipmentSequence
@@ -222,6 +222,13 @@ def test_a_long_title_leaves_the_warning_whole(tmp_path: Path) -> None:
     ds = parsed(write_segmentation(labels, volume, findings(context()), source, context(title="x" * 90)))
     assert len(ds.SeriesDescription) == 64
     assert ds.SeriesDescription.endswith("segmentation (not for clinical use)")
+
+
+def test_a_title_that_warns_is_not_cut_to_warn_twice(tmp_path: Path) -> None:
+    labels, volume, source = read_phantom(tmp_path)
+    made = context(title="AI brain structures, not clinical")
+    ds = parsed(write_segmentation(labels, volume, findings(made), source, made))
+    assert ds.SeriesDescription == "AI brain structures, not clinical: segmentation"
 
 
 def test_a_large_file_lies_on_disk_and_holds_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
