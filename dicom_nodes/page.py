@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image as Pictures
 from reportlab.lib import colors
 from reportlab.lib.pagesizes import A4
-from reportlab.lib.styles import getSampleStyleSheet
+from reportlab.lib.styles import ParagraphStyle, getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Image, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
@@ -29,7 +29,8 @@ from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.result_classes import ENCAPSULATED_PDF
 from dicom_nodes.source import SourceHeaders
 
-MOST_LINES = 24
+LONGEST_NAME = 46  # characters that fit the first column
+MOST_LINES = 16  # of two rows each, below a picture
 WIDTH = A4[0] - 36 * mm
 
 
@@ -100,12 +101,14 @@ def _table(findings: Sequence[Finding]) -> Table:
     """Return name and numbers of each finding; of very many, the largest."""
     told = sorted(findings, key=lambda one: -one.voxels)[:MOST_LINES]
     kept = [one for one in findings if one in told]
-    rows = [["Finding", "Measured"], *([_line(one.name), _line(", ".join(numbers(one)))] for one in kept)]
+    small = ParagraphStyle("small", fontName="Helvetica", fontSize=8, leading=9.5)
+    rows: list[list[Any]] = [["Finding", "Measured"]]
+    rows += [[_line(one.name), Paragraph(escape(", ".join(numbers(one))), small)] for one in kept]
     if not findings:
         rows.append(["Nothing was found.", ""])
     if len(kept) < len(findings):
         rows.append([f"and {len(findings) - len(kept)} more, see the structured report", ""])
-    table = Table(rows, colWidths=[0.42 * WIDTH, 0.58 * WIDTH], hAlign="LEFT")
+    table = Table(rows, colWidths=[0.36 * WIDTH, 0.64 * WIDTH], hAlign="LEFT")
     table.setStyle(
         TableStyle(
             [
@@ -120,7 +123,7 @@ def _table(findings: Sequence[Finding]) -> Table:
 
 
 def _line(text: str) -> str:
-    return text if len(text) <= 90 else text[:87] + "..."
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 3] + "..."
 
 
 def _making(context: ResultContext) -> str:
