@@ -166,7 +166,7 @@ def test_a_retraction_names_what_is_taken_back_and_no_image(tmp_path: Path) -> N
 
 
 def test_a_page_of_nothing_says_so_and_a_page_of_many_is_one_page(tmp_path: Path) -> None:
-    many = [replace(one, measurements=one.measurements * 6) for _ in range(40) for one in findings(context())]
+    many = [replace(one, measurements=one.measurements * 5) for one in findings(context(), 120)]
     picture = np.zeros((540, 820, 3), np.uint8)
     for found in ([], many):
         pdf = printed(found, picture, "", context(limits="Limits. " * 20))
