@@ -30,7 +30,7 @@ from dicom_nodes.result_classes import ENCAPSULATED_PDF
 from dicom_nodes.source import SourceHeaders
 
 LONGEST_NAME = 46  # characters that fit the first column
-MOST_LINES = 16  # of two rows each, below a picture
+MOST_LINES = 12  # of two rows each, below a picture
 WIDTH = A4[0] - 36 * mm
 
 
