@@ -360,6 +360,7 @@ def raw_element(tag: int, vr: str, value: bytes) -> Any:
 
 
 CHARACTER_SETS: dict[str, tuple[str, bytes, str]] = {  # name → Specific Character Set, bytes, the name in Unicode
+    "french": ("ISO_IR 100", "Müller^Zoé".encode("latin-1"), "Müller^Zoé"),
     "polish": ("ISO_IR 101", "Skłodowska^Łucja".encode("iso8859-2"), "Skłodowska^Łucja"),
     "cyrillic": ("ISO_IR 144", "Люкceмбypг^Ия".encode("iso8859-5"), "Люкceмбypг^Ия"),
     "arabic": ("ISO_IR 127", "قباني^لنزار".encode("iso8859-6"), "قباني^لنزار"),
