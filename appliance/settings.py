@@ -19,6 +19,8 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from appliance import outward
 from appliance.errors import Missing, SettingsError
+from appliance.federation_settings import Coordinator as Coordinator
+from appliance.federation_settings import Federation as Federation
 from appliance.outward import Destination as Destination
 from appliance.outward import MessageReceiver as MessageReceiver
 from appliance.outward import Worklist as Worklist
@@ -133,24 +135,6 @@ class Route(Table):
     on_request: bool = False  # true: only studies that a worklist asks for
 
 
-class Federation(Table):
-    coordinator: str
-    kit: Path
-    hours: str = "19:00-06:00"
-    min_new_cases: int = 20
-    device: str = "cpu"
-    epsilon_budget: float = 8.0
-    privacy: Literal["clip", "dp"] = "clip"
-    packages: tuple[str, ...] = ()
-
-
-class Coordinator(Table):
-    port: Port = 8002
-    schedule: str = "0 2 * * 0"
-    min_sites: int = 3
-    aggregation: Literal["weighted-mean", "trimmed-mean", "momentum"] = "weighted-mean"
-
-
 class Models(Table):
     trusted_keys: tuple[Path, ...] = ()
     allow_unsigned: bool = False
@@ -228,7 +212,7 @@ class Settings(Table):
     def without_effect(self) -> list[str]:
         """Return the keys that are set but have no effect in this version."""
         given = self.model_fields_set
-        later: list[str] = [key for key in ("federation", "coordinator", "alerts", "audit") if key in given]
+        later: list[str] = [key for key in ("alerts", "audit") if key in given]
         for table, keys in _LATER.items():
             part = getattr(self, table)
             later += [f"{table}.{key}" for key in keys if part and key in part.model_fields_set]
@@ -332,6 +316,10 @@ def _from_folder(tls: Tls | None, folder: Path) -> Tls | None:
     return tls.model_copy(update={name: folder / path.expanduser() for name, path in paths.items()})
 
 
+def _with_kit(federation: Federation | None, folder: Path) -> Federation | None:
+    return federation and federation.model_copy(update={"kit": folder / federation.kit.expanduser()})
+
+
 def _placed_outward(settings: Settings, folder: Path) -> Settings:
     """Return the settings with the files of those outside counted from `folder`."""
     change = {
@@ -356,7 +344,9 @@ def parse(text: str, file: Path) -> Settings:
     receiver = settings.receiver.model_copy(update={"tls": _from_folder(settings.receiver.tls, file.absolute().parent)})
     keys = tuple(file.absolute().parent / path.expanduser() for path in settings.models.trusted_keys)
     models = settings.models.model_copy(update={"trusted_keys": keys})
-    settings = settings.model_copy(update={"appliance": place, "receiver": receiver, "models": models})
+    federation = _with_kit(settings.federation, file.absolute().parent)
+    changed = {"appliance": place, "receiver": receiver, "models": models, "federation": federation}
+    settings = settings.model_copy(update=changed)
     _check_references(settings, file)
     return _placed_outward(settings, file.absolute().parent)
 

@@ -110,6 +110,17 @@ def encode_base(weights: Weights, about: Mapping[str, Any]) -> bytes:
     return save(as_halves(weights), metadata={"about": json.dumps(about, sort_keys=True)})
 
 
+def to_bytes(weights: Weights) -> bytes:
+    """Return weights as they are kept: safetensors of float32."""
+    return save({name: np.ascontiguousarray(one, np.float32) for name, one in weights.items()})
+
+
+def from_bytes(content: bytes) -> dict[str, Floats]:
+    """Return the weights with fractions of safetensors bytes, as float32. Raises RoundRefused."""
+    tensors, _ = _read(content, len(content))
+    return {name: one.astype(np.float32) for name, one in tensors.items() if np.issubdtype(one.dtype, np.floating)}
+
+
 def decode_base(content: bytes, largest: int) -> tuple[dict[str, Floats], dict[str, Any]]:
     """Return weights and record of a base, as float32. Raises RoundRefused."""
     tensors, told = _read(content, largest)

@@ -185,10 +185,15 @@ def sample_rate(patients: int, plan: Plan) -> float:
 
 def epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
     """Return the ε that `steps` steps have cost at this δ (Rényi accounting of Opacus)."""
+    return epsilon_of([(noise, rate, steps)], delta)
+
+
+def epsilon_of(rounds: Sequence[tuple[float, float, int]], delta: float) -> float:
+    """Return the ε that several rounds of (noise, rate, steps) have cost together at this δ."""
     from opacus.accountants import RDPAccountant
 
     accountant = RDPAccountant()
-    accountant.history = [(noise, rate, steps)]
+    accountant.history = list(rounds)
     return float(accountant.get_epsilon(delta))
 
 

@@ -51,6 +51,12 @@ def status(connection: Connection) -> dict[str, Any]:
     }
 
 
+def clinical_jobs(connection: Connection) -> int:
+    """Return how many jobs wait or run for whose results somebody may wait: all but those of shadows."""
+    waiting = (job.c.state.in_(("queued", "running")), job.c.shadow == 0)
+    return connection.execute(select(func.count()).select_from(job).where(*waiting)).scalar_one()
+
+
 def _count_by(connection: Connection, column: Any, states: Iterable[str]) -> dict[str, int]:
     rows = connection.execute(select(column, func.count()).group_by(column)).all()
     found = {state: int(number) for state, number in rows}

@@ -10,6 +10,7 @@ from typer.exceptions import TyperException
 from appliance.cli import (
     conformance,
     destinations,
+    federation,
     jobs,
     model_life,
     model_making,
@@ -45,6 +46,7 @@ app.add_typer(destinations.app, name="destinations")
 app.add_typer(models.app, name="models")
 model_life.add_to(models.app)
 model_making.add_to(models.app)
+app.add_typer(federation.app, name="federation")
 app.add_typer(tls.app, name="tls")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import threading
 import time
@@ -110,4 +111,7 @@ def _children(settings: Settings, file: Path) -> list[Child]:
         children.append(Child("broker", broker.command(settings), alive=lambda: broker.answers(settings)))
     children += [child("receiver"), child("dispatch"), child("delivery")]
     children += [child("worker", "--number", str(n + 1)) for n in range(settings.worker.count)]
+    if importlib.util.find_spec("nvflare") is not None:
+        children += [child("sidecar")] if settings.federation else []
+        children += [child("coordinator")] if settings.coordinator else []
     return children

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import signal
 import threading
 from enum import StrEnum
@@ -18,12 +20,14 @@ ALWAYS_SHOWN = ("studies", "instances", "jobs", "outbox")
 
 
 class ProcessName(StrEnum):
-    """Processes that `curie run` knows; those of later versions are named in the settings already."""
+    """Processes that `curie run` knows."""
 
     receiver = "receiver"
     dispatch = "dispatch"
     worker = "worker"
     delivery = "delivery"
+    sidecar = "sidecar"
+    coordinator = "coordinator"
 
 
 def init(
@@ -52,6 +56,8 @@ def check_settings(settings: Settings) -> None:
 
     for key in settings.without_effect():
         complain(f"warning: setting {key} has no effect in this version")
+    if (settings.federation or settings.coordinator) and importlib.util.find_spec("nvflare") is None:
+        complain("warning: federated rounds need an extra: pip install 'petite-curie[federation]'")
     for title in settings.impossible_fingerprints():
         complain(f"warning: sources.{title}.fingerprint is not sha256: and 64 hexadecimal digits; nobody can match it")
     if settings.messages:
@@ -95,6 +101,7 @@ def run(
 ) -> None:
     """Run one process in the foreground."""
     settings = load(config)
+    os.environ["CURIE_CONFIG"] = str(find_file(config))  # for the processes it starts
     check_settings(settings)
     from appliance.cli.processes import RUN
 

@@ -51,9 +51,25 @@ def run_worker(settings: Settings, number: int) -> None:
         tasks.run_worker(make_app(broker_url(settings)), worker)
 
 
+def run_sidecar(settings: Settings, number: int) -> None:  # noqa: ARG001
+    """Take part in federated rounds until told to stop."""
+    from workers.sidecar.process import run
+
+    run(settings)
+
+
+def run_coordinator(settings: Settings, number: int) -> None:  # noqa: ARG001
+    """Hold federated rounds until told to stop."""
+    from workers.coordinator.process import run
+
+    run(settings)
+
+
 RUN: dict[str, Callable[[Settings, int], None]] = {
     "receiver": run_receiver,
     "dispatch": run_dispatch,
     "delivery": run_delivery,
     "worker": run_worker,
+    "sidecar": run_sidecar,
+    "coordinator": run_coordinator,
 }

@@ -1,0 +1,83 @@
+"""`curie run sidecar`: one process that calls the coordinator and waits; a job of its own process comes and goes.
+
+It must never listen but on loopback. What the engine cannot mend by itself, a fresh start of this very process does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from appliance.errors import SettingsError
+from appliance.log import logger
+from appliance.process import running
+from appliance.settings import Settings
+from workers.engine_policy import ENVIRONMENT, ORGANISATION
+from workers.sidecar.hardening import write_site
+from workers.sidecar.places import Places
+
+LOOK_S = 1.0
+AGAIN_S = 5.0
+
+
+def run(settings: Settings) -> None:
+    """Run until told to stop."""
+    if settings.federation is None:
+        raise SettingsError("there is no [federation] in the settings; only a site that takes part runs a sidecar")
+    os.environ.update(ENVIRONMENT)  # for the engine's processes
+    places, over = Places(settings.data_dir), threading.Event()
+    kit = settings.federation.kit / "kit.json"
+
+    def detail() -> dict[str, Any]:
+        return {"joined": kit.exists(), "paused": places.paused.exists()}
+
+    with running("sidecar", settings, detail) as process:
+        while not kit.exists() and not process.stop.wait(LOOK_S):
+            pass
+        if not process.stop.is_set():
+            site, place = write_site(settings)
+            threading.Thread(target=_engine, args=(site, place, over, process.stop), daemon=True).start()
+        while not process.stop.wait(LOOK_S):
+            if not kit.exists():  # it left
+                over.set()
+                process.stop.set()
+    _end_jobs()
+    if over.is_set():
+        _start_afresh()
+    os._exit(0)  # the engine's threads have no end of their own
+
+
+def _engine(site: str, place: Path, over: threading.Event, stop: threading.Event) -> None:
+    """Run the engine's client; whatever ends it sets `over` and `stop`."""
+    from nvflare.private.fed.app.client import client_train
+
+    given = ["secure_train=true", f"uid={site}", f"org={ORGANISATION}", "config_folder=config"]
+    try:
+        client_train.main(
+            argparse.Namespace(workspace=str(place), fed_client="fed_client.json", set=given, local_rank=0)
+        )
+    except BaseException as error:  # noqa: BLE001 - the engine ends itself by SystemExit too
+        logger().warning("engine_ended", cause=type(error).__name__)
+    over.set()
+    stop.set()
+
+
+def _end_jobs() -> None:
+    """End the processes of jobs: a site that stops has nothing running."""
+    for child in psutil.Process().children(recursive=True):
+        try:
+            child.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _start_afresh() -> None:
+    """Become a new process of the same number: the engine keeps state that only that clears."""
+    threading.Event().wait(AGAIN_S)
+    os.execv(sys.executable, sys.orig_argv)
