@@ -60,3 +60,9 @@ END_SYSTOLIC_VOLUME = Code("18148-7", "LN", "Left Ventricular End Systolic Volum
 STROKE_VOLUME = Code("90096001", "SCT", "Stroke Volume")
 EJECTION_FRACTION = Code("70822001", "SCT", "Cardiac ejection fraction")
 LEFT, RIGHT = Code("7771000", "SCT", "Left"), Code("24028007", "SCT", "Right")
+LATERALITY = {"left": LEFT, "right": RIGHT}
+
+
+def name_in(region: str, name: str) -> str:
+    """Return the name of a structure in a region, as "Left anterior hippocampus"; the name alone without one."""
+    return f"{region.capitalize()} {name[0].lower()}{name[1:]}" if region else name

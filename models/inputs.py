@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, model_validator
 from appliance.study import Condition as SeriesCondition
 from appliance.study import Preference as SeriesPreference
 from appliance.study import SeriesRequirement
+from appliance.volume import Volume
 from models.closed import Closed, Name, Positive
 
 FREE_TEXT = frozenset({"SeriesDescription", "StudyDescription", "ProtocolName", "PerformedProcedureStepDescription"})
@@ -170,3 +171,8 @@ class Locator(Closed):
     min_volume_ml: Positive
     above_extent_mm: Positive
     regions: tuple[Region, ...] = Field(min_length=1, max_length=8)
+
+    def is_needed(self, volume: Volume) -> bool:
+        """Return whether the volume is larger than a crop along every axis."""
+        sides = zip(volume.shape, volume.spacing_mm, strict=True)
+        return all(size * spacing > self.above_extent_mm for size, spacing in sides)

@@ -15,13 +15,6 @@ from models.transforms import Box, turn_towards
 TRIMMED = 0.01  # share of the structure's voxels that may lie beyond each face of its box: stray ones move nothing
 
 
-def needs_locating(volume: Volume, locator: Locator) -> bool:
-    """Return whether the volume is larger than a crop along every axis."""
-    return all(
-        size * spacing > locator.above_extent_mm for size, spacing in zip(volume.shape, volume.spacing_mm, strict=True)
-    )
-
-
 def located_boxes(label_map: Labels, volume: Volume, locator: Locator) -> dict[str, Box]:
     """Return the box (k, j, i) of each region by its name, cut at the volume's edges.
 

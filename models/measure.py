@@ -17,7 +17,7 @@ from appliance.finding import (
     END_DIASTOLIC_VOLUME,
     END_SYSTOLIC_VOLUME,
     HOUNSFIELD,
-    LEFT,
+    LATERALITY,
     MAXIMUM,
     MEAN,
     MINIMUM,
@@ -25,13 +25,13 @@ from appliance.finding import (
     MM,
     NO_UNITS,
     PERCENT,
-    RIGHT,
     STANDARD_DEVIATION,
     STROKE_VOLUME,
     VOLUME,
     Code,
     Finding,
     Measurement,
+    name_in,
 )
 from appliance.volume import Volume
 from models.outputs import CineSegmentation, Classification, Detection, Regression, Segment
@@ -46,7 +46,6 @@ STATISTICS: dict[str, tuple[Code, Statistic]] = {
     "maximum": (MAXIMUM, np.max),
 }
 CLINICAL_FINDING = Code("404684003", "SCT", "Clinical finding")
-LATERALITY = {"left": LEFT, "right": RIGHT}
 HARDLY_ANY_ML = 1e-6
 
 
@@ -109,10 +108,7 @@ def segments_of(reading: Reading, volume: Volume, package: Package) -> tuple[Fin
 
 def of_region(one: Finding, region: str) -> Finding:
     """Return a finding with the name of its region, which is its side where it is left or right."""
-    if not region:
-        return one
-    name = f"{region.capitalize()} {one.name[0].lower()}{one.name[1:]}"
-    return replace(one, name=name, laterality=LATERALITY.get(region, one.laterality))
+    return replace(one, name=name_in(region, one.name), laterality=LATERALITY.get(region, one.laterality))
 
 
 def finding(segment: Segment, label: int, name: str, label_map: Labels, volume: Volume) -> Finding:

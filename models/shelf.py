@@ -18,7 +18,7 @@ from models.deciding import read, read_regions
 from models.engines import NEEDS_GPU, EngineChoice, Place, choose_engine, first_line, ran_out_of_memory
 from models.footprint import Footprint, budget_mb, device_of
 from models.inference import Progress
-from models.locating import located_boxes, needs_locating
+from models.locating import located_boxes
 from models.package import Package
 from models.parity import as_record
 from models.reading import Reading
@@ -89,7 +89,7 @@ class Shelf:
     ) -> None:
         """Load what `read` will run, so that it does not count as the run's time. Raises EngineUnavailable."""
         plan = package.manifest.locator
-        if locator is not None and plan is not None and needs_locating(sequence[0][0], plan):
+        if locator is not None and plan is not None and plan.is_needed(sequence[0][0]):
             self.take(locator)
         self.take(package, need_mb)
 
@@ -107,7 +107,7 @@ class Shelf:
         Raises EngineUnavailable where no rung is left, Missing where a locator is needed and not given.
         """
         plan = package.manifest.locator
-        if plan is None or not needs_locating(sequence[0][0], plan):
+        if plan is None or not plan.is_needed(sequence[0][0]):
             return self._run(package, lambda held: read(sequence, package, held.choice.engine, progress, mapped=mapped))
         if locator is None or locator.name != plan.package:
             raise Missing(f"{package.name} looks where {plan.package} found something; install that package")

@@ -9,7 +9,7 @@ import pytest
 
 from appliance.errors import StudyUnsuitable
 from models.inputs import Locator
-from models.locating import located_boxes, needs_locating
+from models.locating import located_boxes
 from tests.models.conftest import volume_of
 
 LOCATOR = Locator.model_validate(
@@ -74,5 +74,5 @@ def test_too_little_found_is_unsuitable_with_both_volumes() -> None:
 
 
 def test_a_crop_is_read_whole() -> None:
-    assert needs_locating(volume_of(np.zeros((60, 60, 60)), np.eye(4)), LOCATOR)
-    assert not needs_locating(volume_of(np.zeros((60, 60, 40)), np.eye(4)), LOCATOR)
+    assert LOCATOR.is_needed(volume_of(np.zeros((60, 60, 60)), np.eye(4)))
+    assert not LOCATOR.is_needed(volume_of(np.zeros((60, 60, 40)), np.eye(4)))

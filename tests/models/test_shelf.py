@@ -223,7 +223,7 @@ def test_a_locator_is_needed_where_it_is_needed_and_its_engine_is_told(
     located = batched.manifest.model_copy(update={"locator": Locator.model_validate(plan)})
     package = replace(batched, manifest=located, digest="f" * 64)
     assert Shelf(["plain"], PLACE).read([[head]], package)[0].located == (), "the volume is small as it is"
-    monkeypatch.setattr("models.shelf.needs_locating", lambda volume, plan: True)
+    monkeypatch.setattr("models.inputs.Locator.is_needed", lambda plan, volume: True)
     monkeypatch.setattr("models.shelf.read_regions", lambda volumes, boxes, package, engine, progress: Reading())
     shelf = Shelf(["wide", "plain"], PLACE)
     shelf.prepare([[head]], package, batched, None)
