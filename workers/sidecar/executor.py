@@ -28,12 +28,14 @@ class SiteExecutor(Executor):  # type: ignore[misc]
         self.site: Site | None = None
 
     def handle_event(self, event_type: str, fl_ctx: FLContext) -> None:
-        """Open the catalogue when the job begins."""
+        """Open the catalogue when the job begins, end the trainer with it."""
         if event_type == EventType.START_RUN:
             start_logging("sidecar-job")
             settings = load()
             catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
             self.site = Site(fl_ctx.get_identity_name(), settings, catalogue)
+        elif event_type == EventType.END_RUN and self.site is not None:
+            self.site.close()
 
     def execute(self, task_name: str, shareable: Shareable, fl_ctx: FLContext, abort_signal: Signal) -> Shareable:  # noqa: ARG002
         """Return what the site says to one task."""

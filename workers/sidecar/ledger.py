@@ -40,9 +40,16 @@ class Ledger:
         """Write a line; it is on the disk when this returns."""
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         with open(self.path, "a", encoding="utf-8") as file:
+            if self._torn():
+                file.write("\n")
             file.write(json.dumps(asdict(entry)) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+    def _torn(self) -> bool:
+        """Tell whether the last line has no end: the power went while it was written."""
+        content = self.path.read_bytes()[-1:]
+        return content not in (b"", b"\n")
 
     def entries(self, package: str | None = None) -> list[Entry]:
         """Return the lines, oldest first; one that a power cut tore is left out."""

@@ -6,18 +6,21 @@ It must never listen but on loopback. What the engine cannot mend by itself, a f
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
+import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from appliance.errors import SettingsError
+from appliance.errors import Missing, SettingsError
 from appliance.log import logger
 from appliance.process import running
-from appliance.settings import Settings
+from appliance.settings import Settings, load
 from workers.engine_policy import ENVIRONMENT, ORGANISATION
 from workers.sidecar.hardening import write_site
 from workers.sidecar.places import Places
@@ -26,10 +29,18 @@ LOOK_S = 1.0
 AGAIN_S = 5.0
 
 
-def run(settings: Settings) -> None:
-    """Run until told to stop."""
+def become(settings: Settings) -> None:
+    """Turn this process into the sidecar, without what the command line had loaded. Raises SettingsError or Missing."""
     if settings.federation is None:
         raise SettingsError("there is no [federation] in the settings; only a site that takes part runs a sidecar")
+    if importlib.util.find_spec("nvflare") is None:
+        raise Missing("federated rounds need an extra: pip install 'petite-curie[federation]'")
+    os.execv(sys.executable, [sys.executable, "-m", "workers.sidecar.process"])
+
+
+def run(settings: Settings) -> None:
+    """Run until told to stop."""
+    assert settings.federation is not None
     os.environ.update(ENVIRONMENT)  # for the engine's processes
     places, over = Places(settings.data_dir), threading.Event()
     kit = settings.federation.kit / "kit.json"
@@ -79,5 +90,10 @@ def _end_jobs() -> None:
 
 def _start_afresh() -> None:
     """Become a new process of the same number: the engine keeps state that only that clears."""
-    threading.Event().wait(AGAIN_S)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    time.sleep(AGAIN_S)
     os.execv(sys.executable, sys.orig_argv)
+
+
+if __name__ == "__main__":
+    run(load())

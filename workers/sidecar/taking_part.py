@@ -29,6 +29,7 @@ from workers.sidecar.policy import Situation, reason_to_abstain
 from workers.sidecar.yielding import Yielding
 
 LARGEST_PACKAGE = 4 * 2**30
+TRAINER = (sys.executable, "-m", "workers.sidecar.training_run")
 
 
 class Site:
@@ -39,6 +40,11 @@ class Site:
         self.name, self.settings, self.catalogue = name, settings, catalogue
         self.own = settings.federation
         self.places = Places(settings.data_dir)
+        self.trainer = Yielding(TRAINER, lambda: self.clinical() > 0, self.own.max_minutes * 60)
+
+    def close(self) -> None:
+        """End the trainer."""
+        self.trainer.end()
 
     def answer(self, request: bytes, give_up: Callable[[], bool]) -> bytes:
         """Return an update or an abstention; it stands in the ledger when this returns."""
@@ -95,11 +101,8 @@ class Site:
         folder.mkdir(parents=True, mode=0o700)
         (folder / "request.bin").write_bytes(request)
         (folder / "site").write_text(self.name)
-        command = [sys.executable, "-m", "workers.sidecar.training_run", str(folder)]
-        run = Yielding(command, lambda: self.clinical() > 0, give_up, self.own.max_minutes * 60)
-        code = run.run()
-        if code != 0:
-            raise CurieError("training was not done in time" if code is None else f"training failed with code {code}")
+        if not self.trainer.do(folder, give_up):
+            raise CurieError("training failed, or was not done in time")
         cost: dict[str, Any] = json.loads((folder / "cost.json").read_text())
         return (folder / "answer.bin").read_bytes(), cost
 

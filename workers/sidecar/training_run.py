@@ -1,9 +1,10 @@
 """The trainer: one round of local training in a process of its own, which alone imports torch.
 
-    python -m workers.sidecar.training_run FOLDER
+    python -m workers.sidecar.training_run
 
-Reads FOLDER/request.bin, writes FOLDER/answer.bin (an update, clipped and encoded, or an abstention) and then
-FOLDER/cost.json. It must never send anything: the process that started it looks at the answer first.
+For each line of stdin, a folder: reads request.bin in it, writes answer.bin (an update, clipped and encoded, or an
+abstention) and cost.json, and says "done". One process for all rounds of a job, because loading torch takes longer
+than many a round. It must never send anything: the process that started it looks at the answer first.
 """
 
 from __future__ import annotations
@@ -42,10 +43,17 @@ class Cost:
     epsilon: float = 0.0  # of all rounds so far and this one
 
 
-def main(folder: Path) -> int:
-    """Answer the request in `folder`."""
+def main() -> None:
+    """Answer requests until stdin ends."""
     start_logging("sidecar-training")
     settings = load()
+    for line in sys.stdin:
+        answer_in(Path(line.strip()), settings)
+        print("done", flush=True)
+
+
+def answer_in(folder: Path, settings: Settings) -> None:
+    """Answer the request in a folder."""
     try:
         answer, cost = answered(folder, settings)
     except CurieError as error:
@@ -53,7 +61,6 @@ def main(folder: Path) -> int:
         answer, cost = abstention(str(error)), Cost()
     (folder / "answer.bin").write_bytes(answer)
     (folder / "cost.json").write_text(json.dumps(asdict(cost)))
-    return 0
 
 
 def answered(folder: Path, settings: Settings) -> tuple[bytes, Cost]:
@@ -125,4 +132,4 @@ def _keep(path: Path, weights: Weights) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main()

@@ -1,66 +1,89 @@
-"""Runs a program that gives way: it is stopped while there is clinical work, and goes on afterwards.
+"""A helper program that gives way: it is stopped while there is clinical work, and goes on afterwards.
 
-Stopping is by signal, so that it takes effect within a moment whatever the program does.
+It is started once and told a folder a line; it answers a line when that is done. Stopping is by signal, so that it
+takes effect within a moment whatever the program does.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 
 LOOK_S = 0.2
+DONE = b"done"
 PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None)
 
 
-@dataclass
 class Yielding:
-    """One run of a program."""
+    """The program, running from its first task to `end`."""
 
-    command: Sequence[str]
-    busy: Callable[[], bool]  # there is clinical work
-    give_up: Callable[[], bool]  # nobody waits for the result any more
-    longest_s: float  # of running, not counting the time it was stopped
-    environment: dict[str, str] = field(default_factory=dict)
-    stopped: bool = False
+    def __init__(self, command: Sequence[str], busy: Callable[[], bool], longest_s: float) -> None:
+        self.command, self.busy = command, busy
+        self.longest_s = longest_s  # of one task, not counting the time the program was stopped
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopped = False
 
-    def run(self) -> int | None:
-        """Return the exit code, None if it was ended because time was up or nobody waits."""
-        process = subprocess.Popen(
+    def do(self, folder: Path, give_up: Callable[[], bool]) -> bool:
+        """Have one task done; False where it took too long, nobody waits any more, or the program ended."""
+        if self.process is None:
+            self._start()
+        done = self._done(folder, give_up)
+        if not done:
+            self.end()
+        return done
+
+    def end(self) -> None:
+        """End the program."""
+        if self.process is None:
+            return
+        os.killpg(self.process.pid, signal.SIGKILL)
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        self.process.wait()
+        self.process, self.stopped = None, False
+
+    def _start(self) -> None:
+        self.process = subprocess.Popen(
             list(self.command),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
             start_new_session=True,
             preexec_fn=_end_with_parent,
-            env={**os.environ, **self.environment},
         )
-        try:
-            return self._watch(process)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> int | None:
-        ran_s = 0.0
-        while process.poll() is None:
-            if self.give_up() or ran_s > self.longest_s:
-                return None
-            self._let(process.pid, run=not self.busy())
+    def _done(self, folder: Path, give_up: Callable[[], bool]) -> bool:
+        assert self.process is not None
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{folder}\n".encode())
+        heard, ran_s = b"", 0.0
+        while not give_up() and ran_s <= self.longest_s:
+            self._let(run=not self.busy())
+            ready, _, _ = select.select([self.process.stdout], [], [], LOOK_S)
+            if ready:
+                piece = os.read(self.process.stdout.fileno(), 65536)
+                heard += piece
+                if DONE in heard.splitlines():
+                    return True
+                if not piece:
+                    return False  # it ended
             ran_s += 0.0 if self.stopped else LOOK_S
-            time.sleep(LOOK_S)
-        return process.returncode
+        return False
 
-    def _let(self, pid: int, *, run: bool) -> None:
+    def _let(self, *, run: bool) -> None:
         """Stop or continue the program where that changes anything."""
+        assert self.process is not None
         if run == self.stopped:
-            os.killpg(pid, signal.SIGCONT if run else signal.SIGSTOP)
+            os.killpg(self.process.pid, signal.SIGCONT if run else signal.SIGSTOP)
             self.stopped = not run
 
 
