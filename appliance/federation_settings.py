@@ -32,6 +32,7 @@ def _schedule(value: str) -> str:
     return value
 
 
+KEEP_CASES_DAYS = 1825  # five years, also where there is no [federation]
 PackageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")]
 
 
@@ -48,6 +49,7 @@ class Federation(Table):
     noise: float = Field(default=1.0, gt=0)  # multiplier of the noise where privacy is dp
     wire: Literal["f16", "int8"] = "f16"  # precision of what leaves
     personal: bool = False  # normalisation layers stay here
+    keep_cases_days: int = Field(default=KEEP_CASES_DAYS, ge=1)  # labelled cases, corrections among them
     max_minutes: float = Field(default=120.0, gt=0)  # of training in one round
     packages: tuple[PackageName, ...] = ()
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from appliance.catalogue import Catalogue, events, receiving, rejections, studies
+from appliance.catalogue import Catalogue, corrections, events, receiving, rejections, studies
 from appliance.catalogue.connection import now
 from appliance.catalogue.receiving import KnownInstance, ReceivedInstance
 from appliance.errors import CurieError
@@ -39,6 +39,7 @@ from dicom_nodes.arrivals import (
 from dicom_nodes.contexts import UNCOMPRESSED
 from dicom_nodes.decode import decoded_pixel_digest
 from dicom_nodes.instance_reader import read_instance
+from dicom_nodes.label_objects import CORRECTING
 from dicom_nodes.spool import Spool
 
 __all__ = [
@@ -288,9 +289,11 @@ def write_files(connection: Connection, decided: Sequence[Decided]) -> None:
             _write_file(connection, one)
         known |= keys
     _write_fresh(connection, fresh)
-    for one in decided:
-        if one.row.rejects and one.verdict in ("new", "revision"):
-            rejections.keep_note(connection, one.row, now())
+    told = [one.row for one in decided if one.verdict in ("new", "revision")]
+    for row in told:
+        if row.rejects:
+            rejections.keep_note(connection, row, now())
+    corrections.open_rows(connection, [row for row in told if row.sop_class_uid in CORRECTING])
     grown = Counter(one.row.study_instance_uid for one in decided if one.verdict not in ("same", "unreadable"))
     for study, count in grown.items():
         events.record(connection, "instance_indexed", study=study, count=count)

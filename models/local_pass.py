@@ -6,7 +6,6 @@ a patient: a case knows its patient by a hash alone.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from collections.abc import Sequence
@@ -22,12 +21,12 @@ from appliance.errors import RoundRefused
 from appliance.volume import Volume
 from models.declaration import Declaration
 from models.federation import Floats, Weights
+from models.holding_back import is_held_back as is_held_back
 from models.reading import Labels
 from models.training import Budget, Draw, Training, loss_of
 from models.transforms import prepared
 from models.zoo.augmentation import Variation, varied
 
-HELD_BACK = 0.2  # share of patients that judge and are never trained on
 AVERAGING = 0.9  # of the moving average in a short run
 MULTIPLE = 16  # every side of an input of a U-Net that is judged whole
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -65,12 +64,6 @@ def case_of(volume: Volume, labels: Labels, declared: Declaration, patient: str)
     kept = torch.from_numpy(np.ascontiguousarray(labels[grid.box])).float()
     moved = functional.interpolate(kept[None, None], size=grid.size, mode="nearest-exact")[0, 0]
     return Case(image, grid.turn.apply(moved).contiguous().long(), patient)
-
-
-def is_held_back(patient: str, salt: str, share: float = HELD_BACK) -> bool:
-    """Tell whether a patient judges and is never trained on: the same answer for ever, by a hash."""
-    drawn = int.from_bytes(hashlib.sha256(f"{salt}|{patient}".encode()).digest()[:8], "big")
-    return drawn / 2**64 < share
 
 
 def shared_names(network: nn.Module, *, personal: bool) -> list[str]:

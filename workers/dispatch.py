@@ -40,6 +40,7 @@ from models.package import Package
 from models.registry import open_registry
 from workers.celery_app import ring
 from workers.inquiry import Inquiry
+from workers.kept_cases import sweep
 
 POLL_S = 0.4
 RETENTION_S = 60.0  # between two looks at the spool
@@ -208,7 +209,7 @@ class Dispatch:
     # --- retention ---
 
     def _retain(self) -> None:
-        """Delete spool files past `keep_days`, and older ones first while space is below the reserve."""
+        """Delete spool files past `keep_days`, and older ones first while space is below the reserve; old cases too."""
         with self.catalogue.write() as connection:
             announcements.end_stale_steps(connection, now() - STEP_KEPT)
             announcements.forget(connection, now() - ANNOUNCEMENTS_KEPT)
@@ -217,6 +218,7 @@ class Dispatch:
         cleared = self.spool.clear_aside(time.time() - keep.total_seconds())
         if cleared:
             logger().info("set_aside_removed", count=cleared)
+        sweep(self.settings, self.catalogue, now())
         while self.spool.is_low() and keep > timedelta(hours=1):
             keep /= 2
             self._remove_before(keep)

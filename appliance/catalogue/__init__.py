@@ -1,9 +1,11 @@
 """The catalogue: the one truth about studies, jobs and results. Only home of SQL.
 
 Tables in `tables`, connections in `connection`, named queries by noun: `receiving`, `routing`, `jobs`,
-`outbox`, `processes`, `overview`. Each write is one short BEGIN IMMEDIATE transaction with no I/O inside.
+`outbox`, `processes`, `overview`, `corrections`, `training`. Each write is one short BEGIN IMMEDIATE transaction with
+no I/O inside.
 """
 
+from appliance.catalogue import training_tables as training_tables
 from appliance.catalogue.connection import Catalogue, open_catalogue
 
 __all__ = ["Catalogue", "open_catalogue"]

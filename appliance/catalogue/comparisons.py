@@ -42,7 +42,7 @@ def uncompared(connection: Connection, job_id: str) -> list[Pair]:
         .where(_has_results(job), ~_known(literal(job_id), job.c.id))
         .order_by(job.c.created_at)
     ).all()
-    scanner = _scanner(connection, mine.study_instance_uid, mine.series_instance_uid)
+    scanner = scanner_of(connection, mine.study_instance_uid, mine.series_instance_uid)
     pairs = []
     for other in others:
         first, second = sorted((mine, other), key=lambda row: (row.shadow, row.created_at))
@@ -79,7 +79,8 @@ def _answer(connection: Connection, row: Any) -> Answer:
     return Answer(row.id, row.package, row.package_version, bool(row.shadow), row.findings, next(iter(path), None))
 
 
-def _scanner(connection: Connection, study_uid: str, series_uid: str) -> str:
+def scanner_of(connection: Connection, study_uid: str, series_uid: str) -> str:
+    """Return manufacturer and model of a series, "unknown" where it says neither."""
     where = (series.c.study_instance_uid == study_uid, series.c.series_instance_uid == series_uid)
     attributes = connection.execute(select(series.c.attributes).where(*where)).scalar() or {}
     named = [str(attributes.get(keyword, "")) for keyword in ("Manufacturer", "ManufacturerModelName")]

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, or_, select
 
-from appliance.catalogue import events, notices, outbox, workitems
+from appliance.catalogue import corrections, events, notices, outbox, workitems
 from appliance.catalogue.passports import passport
 from appliance.catalogue.tables import instance, job, outcome, result, study
 from appliance.catalogue.tables import outbox as outbox_table
@@ -134,6 +134,7 @@ def explain(connection: Connection, study_uid: str) -> dict[str, Any]:
         "instances": by_state.get("current", 0),
         "instances_by_state": by_state,
         "workitems": workitems.of_study(connection, study_uid),
+        "corrections": corrections.of_study(connection, study_uid),
         "outcomes": [_outcome(connection, one, row.last_received_at) for one in decided]
         + _superseded(connection, study_uid, [one.job_id for one in decided], row.last_received_at),
     }

@@ -1,4 +1,4 @@
-"""All tables of the catalogue, by noun. It must never hold pixel data or a patient's name.
+"""All tables of the catalogue, by noun (those of training: training_tables.py). Without pixel data or patients' names.
 
 Times are kept as seconds since 1970 (UTC) and come out as aware datetimes.
 """

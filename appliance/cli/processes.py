@@ -21,14 +21,15 @@ def run_receiver(settings: Settings, number: int) -> None:  # noqa: ARG001
 
 
 def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001
-    """Complete, route, ring and perform worklists until told to stop."""
-    from workers import performing
+    """Complete, route, ring, perform worklists and look at what comes back until told to stop."""
+    from workers import corrections, performing
     from workers.celery_app import broker_url, make_app
     from workers.dispatch import POLL_S, Dispatch
 
     with running("dispatch", settings) as process:
         dispatch = Dispatch(settings, process.catalogue, make_app(broker_url(settings)))
         performing.start(settings, process.catalogue, process.stop)
+        corrections.start(settings, process.catalogue, process.stop)
         keep_stepping(dispatch.step, process.stop, POLL_S)
 
 

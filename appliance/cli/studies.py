@@ -128,6 +128,16 @@ def _print_explanation(told: dict[str, Any]) -> None:
         console.print(_workitem(asked), markup=False)
     for outcome in told["outcomes"]:
         _print_outcome(outcome)
+    for one in told["corrections"]:
+        console.print(_correction(one), markup=False)
+
+
+def _correction(one: dict[str, Any]) -> str:
+    """Say what came back about a result, and what became of it."""
+    meanings = {"waiting": "not looked at yet", "kept": "kept as a label", "noted": "noted", "not_kept": "not kept"}
+    about = f" about {one['package']}" if one["package"] else ""
+    why = f": {one['reason']}" if one["reason"] else ""
+    return f"\ncame back{about} {one['received_at']} ({one['sop_instance_uid']}): {meanings[one['state']]}{why}"
 
 
 def _completeness(complete: dict[str, Any]) -> str:

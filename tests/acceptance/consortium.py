@@ -16,12 +16,15 @@ import psutil
 import torch
 
 from appliance.catalogue import open_catalogue
-from appliance.settings import load
+from appliance.catalogue.connection import now
+from appliance.settings import Settings, load
+from appliance.volume import Volume
 from models.networks import build
 from models.packaging import write_package
 from models.registry import Registry
 from models.zoo.hippocampus_package import declaration
 from tests.acceptance.house import CURIE, free_port
+from workers.kept_cases import Told, keep
 
 ARCHITECTURE = ("thin-unet", {"inputs": 1, "classes": 3, "channels": [4, 8], "down": [1, 1], "up": [1]})
 ROI = (16, 16, 16)
@@ -70,9 +73,10 @@ def write_tiny(folder: Path) -> Path:
     return folder
 
 
-def write_cases(folder: Path, count: int, seed: int) -> None:
-    """Write made-up cases: a bright block is label 1, its upper half label 2."""
-    folder.mkdir(parents=True, exist_ok=True)
+def keep_cases(settings: Settings, count: int, seed: int) -> None:
+    """Keep made-up cases of `tiny`: a bright block is label 1, its upper half label 2."""
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    declared = Registry(settings, catalogue).load(Registry(settings, catalogue).versions("tiny")[0]).manifest
     random = np.random.default_rng(seed)
     for number in range(count):
         voxels = random.normal(100, 10, (20, 20, 20)).astype(np.float32)
@@ -81,10 +85,10 @@ def write_cases(folder: Path, count: int, seed: int) -> None:
         labels[k : k + 8, j : j + 8, i : i + 8] = 1
         labels[k + 4 : k + 8, j : j + 8, i : i + 8] = 2
         voxels[labels > 0] += 100
-        np.savez(
-            folder / f"{seed}-{number}.npz",
-            voxels=voxels, affine=np.eye(4)[[2, 1, 0, 3]], labels=labels, patient=f"{seed}-{number}",
-        )  # fmt: skip
+        name = f"{seed}-{number}"
+        told = Told("import", name, "", now(), "", name, name, "Phantom Works")
+        keep(settings, catalogue, declared, Volume(voxels, np.eye(4)[[2, 1, 0, 3]], (), name, ""), labels, ("",), told)
+    catalogue.close()
 
 
 class Party:
@@ -162,7 +166,7 @@ class Consortium:
         for party in (self.central, *self.sites):
             party.install(package)
         for number, site in enumerate(self.sites, start=1):
-            write_cases(site.data / "training" / "tiny", 5 + number, number)
+            keep_cases(load(site.file), 5 + number, number)
             self.invite(site)
 
     def _site(self, folder: Path, number: int, said: dict[str, Any]) -> Party:
