@@ -52,6 +52,11 @@ class Federation(Table):
     keep_cases_days: int = Field(default=KEEP_CASES_DAYS, ge=1)  # labelled cases, corrections among them
     max_minutes: float = Field(default=120.0, gt=0)  # of training in one round
     packages: tuple[PackageName, ...] = ()
+    shadow_studies: int = Field(default=20, ge=1)  # a candidate runs in shadow for so many studies …
+    shadow_days: float = Field(default=14.0, gt=0)  # … or days, whichever comes first
+    auto_promote: bool = False  # true: what was no worse is promoted without a person
+    correction_limit: float = Field(default=0.3, gt=0, le=1)  # share of corrected results that takes a version back
+    drift_limit: float = Field(default=1.5, gt=0)  # standard deviations that a mean may move, likewise
 
     @property
     def target(self) -> str:

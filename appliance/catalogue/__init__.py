@@ -6,6 +6,7 @@ no I/O inside.
 """
 
 from appliance.catalogue import training_tables as training_tables
+from appliance.catalogue import trials as trials
 from appliance.catalogue.connection import Catalogue, open_catalogue
 
 __all__ = ["Catalogue", "open_catalogue"]

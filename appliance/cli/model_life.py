@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import Connection
 
 from appliance.catalogue import packages
 from appliance.catalogue.adoption import withdraw_version
 from appliance.catalogue.connection import now
+from appliance.catalogue.promotions import decide
 from appliance.cli.models import NameArgument, registry
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table
 from appliance.errors import SettingsError
@@ -84,7 +83,7 @@ def _change(kind: str, name: str, by: str, reason: str, *, json: bool, config: A
         with opened.catalogue.write() as connection:
             if packages.version(connection, row.package, row.version) != row:
                 raise SettingsError(f"{row.name} was changed by somebody else meanwhile; look again")
-            change, done = _decided(connection, kind, row, person, why, now(), two_persons=two)
+            change, done = decide(connection, kind, row, person, why, now(), two_persons=two)
     _tell(row, "active" if done else row.state, change, json=json)
 
 
@@ -103,31 +102,6 @@ def _target(kind: str, name: str, opened: Any) -> VersionRow:
         require_gate(row, passed=packages.passed(connection, row))
     opened.load(row)
     return row
-
-
-def _decided(
-    connection: Connection, kind: str, row: VersionRow, person: str, why: str, at: datetime, *, two_persons: bool
-) -> tuple[Change, bool]:
-    """Make `row` active, or note that a second person is awaited; returns the change, and whether it is done."""
-    held = packages.active(connection, row.package)
-    before = held.version if held else ""
-    asked = packages.waiting_change(connection, row.package)
-    if not two_persons:
-        change = Change(row.package, kind, before, row.version, person, why, at, "", at)
-    elif asked and (asked.kind, asked.after, asked.before) == (kind, row.version, before):
-        if asked.person.casefold() == person.casefold():
-            raise SettingsError(f"{row.name} waits for a second person; {person} asked for it")
-        joined = f"{asked.reason} / {why}"
-        change = Change(row.package, kind, before, row.version, asked.person, joined, asked.asked_at, person, at)
-    else:
-        change = Change(row.package, kind, before, row.version, person, why, at, "", None)
-    packages.forget_waiting(connection, change)
-    if change.done_at is not None:
-        packages.make_active(connection, row, change, at)
-        if held is not None and kind == "rollback":
-            withdraw_version(connection, held, at)
-    packages.record_change(connection, change)
-    return change, change.done_at is not None
 
 
 def _tell(row: VersionRow, state: str, change: Change, *, json: bool) -> None:

@@ -172,7 +172,7 @@ def install_model(
     with registry(config) as opened:
         row, new = opened.install(source, _inspect, allow_rollback=allow_rollback)
         if build and row.state == "installed":
-            _built(opened, row)
+            _put_through(opened, row)
         told = record(opened, opened.row(row.name))
     if json:
         print_json(told)
@@ -197,7 +197,7 @@ def build_model(name: NameArgument, json: JsonOption = False, config: ConfigOpti
     """Build a version's engines on this host and hold them against its golden cases; it becomes a candidate."""
     with registry(config) as opened:
         row = opened.row(name)
-        _built(opened, row)
+        _put_through(opened, row)
         told = record(opened, opened.row(row.name))
     if json:
         print_json(told)
@@ -227,33 +227,10 @@ def benchmark_model(
     print_table(("rung", "precision", "ms a window", "golden cases"), rows)
 
 
-def _built(opened: Registry, row: VersionRow) -> None:
-    """Put a version through the gate; PackageRefused if no engine agrees with its golden cases."""
-    import socket
-    import tempfile
+def _put_through(opened: Registry, row: VersionRow) -> None:
+    from workers.gate import put_through
 
-    from appliance.catalogue import packages
-    from appliance.catalogue.connection import now
-    from appliance.errors import EngineUnavailable, PackageRefused
-    from workers.engine_process import EngineProcess, Wanted
-
-    settings = opened.settings
-    package = opened.load(row)
-    wanted = Wanted(package, opened.locator(package))
-    with tempfile.TemporaryDirectory() as folder:
-        engine = EngineProcess(settings.worker, Path(folder), settings.data_dir / "engines")
-        try:
-            ran = engine.load(wanted)
-        except EngineUnavailable as error:
-            raise PackageRefused(str(error)) from error
-        finally:
-            engine.kill()
-    names = ("engine", "precision", "skipped", "parity", "memory_mb")
-    report = {"host": socket.gethostname(), "device": settings.worker.device, "package_digest": row.digest}
-    with opened.catalogue.write() as connection:
-        packages.keep_engine_report(connection, report | {one: ran[one] for one in names}, now())
-        if row.state == "installed":
-            packages.set_state(connection, row, "candidate", now())
+    put_through(opened, row)
 
 
 def _print_engine(told: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from appliance.catalogue import packages
+from appliance.catalogue import packages, promotions
 from appliance.catalogue.connection import now
 from appliance.cli import model_life
 from appliance.cli.model_life import _target
@@ -25,7 +25,7 @@ def decide(registry: Registry, kind: str, name: str) -> str:
     """Decide as the command does; returns the version that is active then."""
     row = _target(kind, name, registry)
     with registry.catalogue.write() as connection:
-        model_life._decided(connection, kind, row, "A", "why", now(), two_persons=False)
+        promotions.decide(connection, kind, row, "A", "why", now(), two_persons=False)
     return registry.row("brain-structures").version
 
 
