@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ import psutil
 
 from appliance.errors import Missing, SettingsError
 from appliance.log import logger
-from appliance.process import running
+from appliance.process import keep_stepping, running
 from appliance.settings import Settings, load
 from workers.engine_policy import ENVIRONMENT, ORGANISATION
 from workers.sidecar.hardening import write_site
 from workers.sidecar.places import Places
+from workers.sidecar.trials import Trials
 
 LOOK_S = 1.0
 AGAIN_S = 5.0
+TRIALS_S = 5.0
 
 
 def become(settings: Settings) -> None:
@@ -54,6 +57,8 @@ def run(settings: Settings) -> None:
         if not process.stop.is_set():
             site, place = write_site(settings)
             threading.Thread(target=_engine, args=(site, place, over, process.stop), daemon=True).start()
+            look = partial(Trials(settings, process.catalogue).step, process.stop.is_set)
+            threading.Thread(target=keep_stepping, args=(look, process.stop, TRIALS_S), daemon=True).start()
         while not process.stop.wait(LOOK_S):
             if not kit.exists():  # it left
                 over.set()
