@@ -127,7 +127,15 @@ def is_routable(keyword: str) -> bool:
 
 def patient_key(ds: Dataset) -> str:
     """Return a digest that tells patients apart: the Patient ID, or without one name and birth date."""
-    identity = [text(ds, 0x00100020).strip()]
-    if not identity[0]:
-        identity += [text(ds, 0x00100010).strip(), text(ds, 0x00100030).strip()]
+    if identity := text(ds, 0x00100020).strip():
+        return key_of_patient_id(identity)
+    return _digest("", text(ds, 0x00100010).strip(), text(ds, 0x00100030).strip())
+
+
+def key_of_patient_id(identity: str) -> str:
+    """Return the digest by which a patient of this Patient ID is told from others."""
+    return _digest(identity.strip())
+
+
+def _digest(*identity: str) -> str:
     return hashlib.sha256("\x1f".join(identity).encode()).hexdigest()

@@ -114,9 +114,17 @@ def sweep(settings: Settings, catalogue: Catalogue, at: datetime) -> None:
         logger().info("cases_removed", expired=expired, files=len(lost))
 
 
-def remove_files(settings: Settings, catalogue: Catalogue, patient: str) -> None:
-    """Delete the files of a patient's withdrawn cases at once."""
-    with catalogue.read() as connection:
+def opt_out(settings: Settings, catalogue: Catalogue, patient: str, reason: str) -> int:
+    """Learn nothing of a patient from now on; returns how many cases were withdrawn. Their files are deleted."""
+    with catalogue.write() as connection:
+        withdrawn = training.opt_patient_out(connection, patient, reason, now())
         gone = training.withdrawn_paths(connection, patient)
     for path in gone:
         (folder_of(settings) / path).unlink(missing_ok=True)
+    return withdrawn
+
+
+def opt_in(catalogue: Catalogue, patient: str, reason: str) -> bool:
+    """Let labels of a patient be kept again; what was withdrawn stays so. False if nobody had opted out."""
+    with catalogue.write() as connection:
+        return training.opt_patient_in(connection, patient, reason)

@@ -115,10 +115,14 @@ def complete_regions(there: Collection[int], known: Sequence[Wanted]) -> tuple[W
 
 
 def pieces(volume: Volume, labels: Labels, declared: Declaration, regions: Sequence[str]) -> Iterator[Piece]:
-    """Yield the whole volume, or around the labels of each region what a package with a locator sees there."""
+    """Yield the whole volume, or around the labels of each region what a package with a locator sees there.
+
+    Nothing where there is no label: nobody knows whether a structure is not there or was not drawn.
+    """
     assert declared.outputs.kind == "segmentation"
     if regions == ("",):
-        yield Piece("", volume, labels)
+        if labels.any():
+            yield Piece("", volume, labels)
         return
     count = len(declared.outputs.segments)
     for n, region in enumerate(regions):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, exists, func, or_, select, update
+from sqlalchemy import Connection, exists, func, or_, select, update
 
 from appliance.catalogue import events, receiving
 from appliance.catalogue.comparisons import scanner_of
@@ -47,13 +47,14 @@ class Answered:
 
 @dataclass(frozen=True)
 class HeldSeries:
-    """Images that are in the spool."""
+    """Images that are here."""
 
     study_instance_uid: str
     series_instance_uid: str
+    frame_of_reference: str
     patient_key: str
     scanner: str
-    paths: tuple[str, ...]  # relative to the spool
+    paths: tuple[str, ...]  # relative to the spool, or absolute
 
 
 def open_rows(connection: Connection, new: Sequence[ReceivedInstance]) -> None:
@@ -143,20 +144,15 @@ def counts(connection: Connection) -> dict[str, dict[str, int]]:
 
 def answered(connection: Connection, study_uid: str) -> list[Answered]:
     """Return the jobs with results of a study: the newest of each package and series, whatever version made it."""
-    here = and_(
-        series.c.study_instance_uid == job.c.study_instance_uid,
-        series.c.series_instance_uid == job.c.series_instance_uid,
-    )
     rows = connection.execute(
-        select(job, series.c.attributes)
-        .join(series, here)
+        select(job)
         .where(job.c.study_instance_uid == study_uid, job.c.tells == "", job.c.shadow == 0)
         .order_by(job.c.created_at.desc())
     ).all()
     found: dict[tuple[str, str], Answered] = {}
     for row in rows:
         made = connection.execute(select(result.c.sop_instance_uid).where(result.c.job_id == row.id)).scalars()
-        frame = str((row.attributes or {}).get("FrameOfReferenceUID", ""))
+        frame = frame_of(connection, study_uid, row.series_instance_uid)
         one = Answered(
             row.id, row.package, row.package_digest, row.series_instance_uid, frame, row.findings, frozenset(made)
         )
@@ -176,14 +172,18 @@ def held_series(connection: Connection, study_uid: str, series_uid: str) -> Held
     if not rows or any(row.file_removed for row in rows) or len({row.patient_key for row in rows}) > 1:
         return None
     scanner = scanner_of(connection, study_uid, series_uid)
-    return HeldSeries(study_uid, series_uid, rows[0].patient_key, scanner, tuple(row.path for row in rows))
+    frame = frame_of(connection, study_uid, series_uid)
+    return HeldSeries(study_uid, series_uid, frame, rows[0].patient_key, scanner, tuple(row.path for row in rows))
 
 
-def series_of_frame(connection: Connection, study_uid: str, frame_of_reference: str) -> list[str]:
-    """Return the series of a study whose images lie in a Frame of Reference."""
-    rows = connection.execute(select(series).where(series.c.study_instance_uid == study_uid)).all()
-    return [
-        row.series_instance_uid
-        for row in rows
-        if frame_of_reference and (row.attributes or {}).get("FrameOfReferenceUID") == frame_of_reference
-    ]
+def frame_of(connection: Connection, study_uid: str, series_uid: str) -> str:
+    """Return the Frame of Reference UID of a series' first image."""
+    here = (series.c.study_instance_uid == study_uid, series.c.series_instance_uid == series_uid)
+    attributes = connection.execute(select(series.c.attributes).where(*here)).scalar() or {}
+    return str(attributes.get("FrameOfReferenceUID", ""))
+
+
+def series_of(connection: Connection, study_uid: str) -> list[str]:
+    """Return the Series Instance UIDs of a study's images."""
+    query = select(series.c.series_instance_uid).where(series.c.study_instance_uid == study_uid)
+    return list(connection.execute(query.order_by(series.c.series_instance_uid)).scalars())

@@ -5,7 +5,7 @@ A case counts while it is not withdrawn. A withdrawn row stays, without its file
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -107,18 +107,6 @@ def withdrawn_paths(connection: Connection, patient: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
-def mark_trained(connection: Connection, ids: Sequence[str], now: datetime) -> None:
-    """Note that a round was given something learned from these cases; they are new no more."""
-    mine = (training_case.c.id.in_(ids), training_case.c.trained_at.is_(None))
-    connection.execute(update(training_case).where(*mine).values(trained_at=now))
-
-
-def new_ids(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Return which of these cases no round has learned from."""
-    query = select(training_case.c.id).where(training_case.c.id.in_(ids), training_case.c.trained_at.is_(None))
-    return set(connection.execute(query).scalars())
-
-
 def expire(connection: Connection, before: datetime, now: datetime) -> int:
     """Withdraw the cases that were kept before a moment; returns how many."""
     return _withdraw(connection, (training_case.c.kept_at < before,), EXPIRED, now)
@@ -128,12 +116,16 @@ def opt_patient_out(connection: Connection, patient: str, reason: str, now: date
     """Learn nothing of a patient from now on; returns how many cases were withdrawn."""
     row = upsert(connection, opt_out).values(patient=patient, at=now, reason=reason)
     connection.execute(row.on_conflict_do_nothing())
+    events.record(connection, "patient_opted_out", patient=patient, reason=reason)
     return _withdraw(connection, (training_case.c.patient == patient,), OPTED_OUT, now)
 
 
-def opt_patient_in(connection: Connection, patient: str) -> bool:
+def opt_patient_in(connection: Connection, patient: str, reason: str) -> bool:
     """Let labels of a patient be kept again; what was withdrawn stays so. False if nobody had opted out."""
-    return bool(connection.execute(delete(opt_out).where(opt_out.c.patient == patient)).rowcount)
+    done = connection.execute(delete(opt_out).where(opt_out.c.patient == patient)).rowcount
+    if done:
+        events.record(connection, "patient_opted_in", patient=patient, reason=reason)
+    return bool(done)
 
 
 def is_opted_out(connection: Connection, patient: str) -> bool:
@@ -146,23 +138,29 @@ def opted_out_count(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(opt_out)).scalar() or 0)
 
 
-def counts(connection: Connection) -> list[dict[str, Any]]:
-    """Return how many cases and patients there are by package, scanner and source of the label."""
-    groups = (training_case.c.package, training_case.c.scanner, training_case.c.source)
-    rows = connection.execute(
-        select(
-            *groups,
-            func.count().label("cases"),
-            func.count(training_case.c.patient.distinct()).label("patients"),
-            func.sum(training_case.c.held_back).label("held_back"),
-            func.count(training_case.c.trained_at).label("trained"),
-            func.sum(1 - training_case.c.held_back).label("for_training"),
-        )
-        .where(_LIVE)
-        .group_by(*groups)
-        .order_by(*groups)
-    ).mappings()
-    return [{**row, "new": row["for_training"] - row["trained"]} for row in rows]
+def counts(
+    connection: Connection, kept_since: datetime, new_since: Mapping[str, datetime | None]
+) -> list[dict[str, Any]]:
+    """Return how many cases and patients there are by package, scanner and source of the label.
+
+    `new_since`: package → when a round was last given something learned from its cases; all are new without it.
+    """
+    groups: dict[tuple[str, str, str], list[Any]] = {}
+    for row in connection.execute(select(training_case).where(_LIVE, training_case.c.kept_at >= kept_since)):
+        groups.setdefault((row.package, row.scanner, row.source), []).append(row)
+    found = []
+    for (package, scanner, source), rows in sorted(groups.items()):
+        learned = [row.kept_at for row in rows if not row.held_back]
+        since = new_since.get(package)
+        counted = {
+            "cases": len(rows),
+            "patients": len({row.patient for row in rows}),
+            "for_training": len(learned),
+            "held_back": len(rows) - len(learned),
+            "new": sum(since is None or at > since for at in learned),
+        }
+        found.append({"package": package, "scanner": scanner, "source": source, **counted})
+    return found
 
 
 def withdrawn_counts(connection: Connection) -> dict[str, dict[str, int]]:

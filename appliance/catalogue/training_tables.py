@@ -44,7 +44,6 @@ training_case = Table(
     Column("path", String(255), nullable=False),  # relative to the folder of cases
     Column("digest", String(64), nullable=False),  # SHA-256 of the file
     Column("held_back", Integer, nullable=False),  # 1: it judges and is never trained on; fixed for the patient
-    Column("trained_at", Moment),  # when a round was first given something learned from it
     Column("withdrawn_at", Moment),
     Column("reason", Text, nullable=False, server_default=""),  # why it was withdrawn
 )

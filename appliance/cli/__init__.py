@@ -19,6 +19,7 @@ from appliance.cli import (
     routes,
     studies,
     tls,
+    training_data,
 )
 from appliance.cli.output import complain
 from appliance.errors import CurieError, Missing, SettingsError
@@ -47,6 +48,7 @@ app.add_typer(models.app, name="models")
 model_life.add_to(models.app)
 model_making.add_to(models.app)
 app.add_typer(federation.app, name="federation")
+training_data.add_to(federation.app)
 app.add_typer(tls.app, name="tls")
 
 

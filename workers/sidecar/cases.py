@@ -11,6 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 def count_cases(settings: Settings, catalogue: Catalogue, package: str) -> int:
     """Return how many labelled cases of a package there are."""
     return len(_rows(settings, catalogue, package))
+
+
+def count_new_cases(settings: Settings, catalogue: Catalogue, package: str, since: datetime | None) -> int:
+    """Return how many cases to train on were kept since a moment; without one, how many there are."""
+    rows = [one for one in _rows(settings, catalogue, package) if not one.held_back]
+    return sum(since is None or one.kept_at > since for one in rows)
 
 
 def training_cases(settings: Settings, catalogue: Catalogue, package: Package) -> list[Case]:

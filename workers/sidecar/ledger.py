@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 
@@ -66,10 +67,10 @@ class Ledger:
         """Return what a package's rounds have cost so far."""
         return max((one.epsilon for one in self.entries(package)), default=0.0)
 
-    def cases_before(self, package: str, cycle: str) -> int:
-        """Return how many cases there were at the last update of another cycle: what came since is new."""
-        updates = [one for one in self.entries(package) if one.what == "update" and one.cycle != cycle]
-        return updates[-1].cases if updates else 0
+    def learned_at(self, package: str, but: str = "") -> datetime | None:
+        """Return when the last update of a package left, in another cycle than `but`: cases kept since are new."""
+        updates = [one for one in self.entries(package) if one.what == "update" and one.cycle != but]
+        return datetime.fromisoformat(updates[-1].at) if updates else None
 
 
 def _entry(line: str) -> Entry | None:

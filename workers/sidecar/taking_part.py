@@ -22,7 +22,7 @@ from models.federation import Update
 from models.registry import Registry
 from workers.asking import Ask, abstention, read_ask
 from workers.sidecar import guard
-from workers.sidecar.cases import count_cases
+from workers.sidecar.cases import count_cases, count_new_cases
 from workers.sidecar.ledger import Entry
 from workers.sidecar.places import Places
 from workers.sidecar.policy import Situation, reason_to_abstain
@@ -65,7 +65,7 @@ class Site:
     def situation(self, ask: Ask) -> Situation:
         """Return what the policy looks at, now."""
         ledger = self.places.ledger
-        count = count_cases(self.settings, self.catalogue, ask.package)
+        learned_at = ledger.learned_at(ask.package, but=ask.cycle)
         return Situation(
             package=f"{ask.package}@{ask.version}",
             clock=datetime.now().time(),
@@ -73,7 +73,7 @@ class Site:
             paused=self.places.paused.exists(),
             approved=self._is_approved(ask),
             clinical=self.clinical(),
-            new_cases=count - ledger.cases_before(ask.package, ask.cycle),
+            new_cases=count_new_cases(self.settings, self.catalogue, ask.package, learned_at),
             min_new_cases=self.own.min_new_cases,
             epsilon_spent=ledger.epsilon(ask.package),
             epsilon_budget=self.own.epsilon_budget,

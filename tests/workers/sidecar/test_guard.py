@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def test_the_ledger_says_what_left_and_what_is_new_since_the_last_cycle(tmp_path
     ledger.add(Entry("2026-11-22T00:02:00+00:00", "other", "cycle-1", 1, "abstention", 10, "ab", "paused here"))
     assert len(ledger.entries()) == 3
     assert ledger.entries()[0] == first
-    assert ledger.cases_before("tiny", "cycle-1") == 0
-    assert ledger.cases_before("tiny", "cycle-2") == 31
-    assert ledger.cases_before("other", "cycle-2") == 0
+    assert ledger.learned_at("tiny", but="cycle-1") is None
+    assert ledger.learned_at("tiny", but="cycle-2") == datetime(2026, 11, 22, 0, 1, tzinfo=UTC)
+    assert ledger.learned_at("other") is None
     assert ledger.history("tiny") == [(1.0, 0.1, 60)]
     assert ledger.epsilon("tiny") == 2.5

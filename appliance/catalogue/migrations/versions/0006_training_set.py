@@ -45,7 +45,6 @@ def upgrade() -> None:
         sa.Column("path", sa.String(length=255), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column("held_back", sa.Integer(), nullable=False),
-        sa.Column("trained_at", MOMENT),
         sa.Column("withdrawn_at", MOMENT),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id"),
