@@ -29,24 +29,40 @@ def _central(settings: Settings) -> Coordinator:
     return settings.coordinator
 
 
+def _say(record: dict[str, Any], text: str, *, json: bool) -> None:
+    """Print what was done: the record, or a sentence."""
+    if json:
+        print_json(record)
+    else:
+        console.print(text, markup=False)
+
+
 @app.command()
 def invite(
     site: Annotated[str, typer.Argument(help="Name of the site: small letters, digits, hyphens.")],
     out: Annotated[Path, typer.Option(help="Folder for the kit.")] = Path("."),
+    revoke: Annotated[bool, typer.Option("--revoke", help="Ask this site no more.")] = False,
+    json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Make a kit for a site (at the coordinator); once more for the same site: new certificates."""
     from workers.coordinator import kits
 
     settings = load(config)
+    if revoke:
+        kits.revoke(site, settings.data_dir)
+        _say({"site": site, "revoked": True}, f"{site} is asked no more", json=json)
+        return
     made = kits.invite(site, settings.data_dir, _central(settings), out)
-    console.print(f"wrote {made}: it holds the site's private key; hand it over on a way that nobody else reads")
+    text = f"wrote {made}: it holds the site's private key; hand it over on a way that nobody else reads"
+    _say({"site": site, "kit": str(made.absolute())}, text, json=json)
 
 
 @app.command()
 def join(
     kit: Annotated[Path, typer.Argument(help="The kit: a .zip, or its folder.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Show what joining allows, ask, and put the kit into its place."""
@@ -54,38 +70,41 @@ def join(
 
     own = _site(load(config))
     found = joining.read_kit(kit)
-    for line in joining.allowed(found, own):
+    allowed = joining.allowed(found, own)
+    for line in [] if json else allowed:
         console.print(line, markup=False)
     if not yes and not typer.confirm("Join?"):
         raise typer.Exit(1)
     joining.join(found, own)
-    console.print(f"joined. To try its packages, add {own.kit / 'publisher.pub'} to models.trusted_keys", markup=False)
+    key = own.kit / "publisher.pub"
+    told = {"joined": True, "allows": allowed, "publisher_key": str(key)}
+    _say(told, f"joined. To try its packages, add {key} to models.trusted_keys", json=json)
 
 
 @app.command()
-def leave(config: ConfigOption = None) -> None:
+def leave(json: JsonOption = False, config: ConfigOption = None) -> None:
     """Remove kit and certificates; a round that runs here ends. The ledger stays."""
     from workers.sidecar import joining
     from workers.sidecar.places import Places
 
     settings = load(config)
     joining.leave(_site(settings), Places(settings.data_dir).engine)
-    console.print("left; tell the coordinator, who still lists this site")
+    _say({"joined": False}, "left; tell the coordinator, who still lists this site", json=json)
 
 
 @app.command()
-def pause(config: ConfigOption = None) -> None:
+def pause(json: JsonOption = False, config: ConfigOption = None) -> None:
     """Sit out all rounds until `resume`."""
-    _pause(config, paused=True)
+    _pause(config, paused=True, json=json)
 
 
 @app.command()
-def resume(config: ConfigOption = None) -> None:
+def resume(json: JsonOption = False, config: ConfigOption = None) -> None:
     """Take part again."""
-    _pause(config, paused=False)
+    _pause(config, paused=False, json=json)
 
 
-def _pause(config: Path | None, *, paused: bool) -> None:
+def _pause(config: Path | None, *, paused: bool, json: bool) -> None:
     from workers.sidecar.places import Places
 
     settings = load(config)
@@ -96,12 +115,14 @@ def _pause(config: Path | None, *, paused: bool) -> None:
         mark.touch()
     else:
         mark.unlink(missing_ok=True)
-    console.print("paused: every round is answered with an abstention" if paused else "takes part again")
+    text = "paused: every round is answered with an abstention" if paused else "takes part again"
+    _say({"paused": paused}, text, json=json)
 
 
 @app.command()
 def coordinate(
     package: Annotated[str, typer.Argument(help="Which package; default: all of [coordinator] packages.")] = "",
+    json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Begin a cycle of rounds now (at the coordinator, whose process must be running)."""
@@ -115,7 +136,8 @@ def coordinate(
         raise Missing("no coordinator is running: `curie run coordinator`")
     for one in wanted:
         ask_for(one, settings.data_dir)
-    console.print(f"asked for {', '.join(wanted)}; `curie federation rounds` shows how it goes")
+    text = f"asked for {', '.join(wanted)}; `curie federation rounds` shows how it goes"
+    _say({"asked_for": list(wanted)}, text, json=json)
 
 
 def _is_running(name: str, settings: Settings) -> bool:

@@ -54,9 +54,9 @@ def run_worker(settings: Settings, number: int) -> None:
 
 def run_sidecar(settings: Settings, number: int) -> None:  # noqa: ARG001
     """Take part in federated rounds until told to stop."""
-    from workers.sidecar.process import run
+    from workers.sidecar.process import become
 
-    run(settings)
+    become(settings)
 
 
 def run_coordinator(settings: Settings, number: int) -> None:  # noqa: ARG001

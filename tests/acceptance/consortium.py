@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from models.networks import build
 from models.packaging import write_package
 from models.registry import Registry
 from models.zoo.hippocampus_package import declaration
+from tests.acceptance.counting import CountingDoor
 from tests.acceptance.house import CURIE, free_port
 from workers.kept_cases import Told, keep
 
@@ -69,7 +71,9 @@ def write_tiny(folder: Path) -> Path:
     declared = declaration("0.1.0", ARCHITECTURE, ROI) | {"id": "tiny", "title": "Tiny"}
     del declared["locator"]
     image = np.random.default_rng(1).random((1, *ROI), np.float32)
-    write_package(build(*ARCHITECTURE).eval(), declared, [image], "# tiny\n", folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter
+        write_package(build(*ARCHITECTURE).eval(), declared, [image], "# tiny\n", folder)
     return folder
 
 
@@ -117,7 +121,9 @@ class Party:
         """Start the process; `command` replaces the usual one."""
         given = [*(command or (*CURIE, "run", self.name)), "--config", str(self.file)]
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(given, stdout=log, stderr=log, env={**os.environ, **environment})
+            self.process = subprocess.Popen(
+                given, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+            )
 
     def kill(self) -> None:
         """kill -9."""
@@ -157,6 +163,7 @@ class Consortium:
         min_new_cases: int = 1, more: str = "",
     ) -> None:  # fmt: skip
         self.port = free_port()
+        self.door = CountingDoor(self.port)
         said = {"port": self.port, "min_sites": min_sites, "rounds": rounds, "steps": steps, "straggler_s": straggler_s}
         self.central = Party(folder / "central", CENTRAL.format(**said), "coordinator")
         self.sites = [
@@ -179,6 +186,11 @@ class Consortium:
         assert made.returncode == 0, made.stderr
         joined = site.run("federation", "join", str(site.folder / f"{site.folder.name}-kit.zip"), "--yes")
         assert joined.returncode == 0, joined.stderr
+
+    def count_bytes_of(self, site: Party) -> None:
+        """Let a site call the coordinator through the door that counts."""
+        text = site.file.read_text()
+        site.file.write_text(text.replace(f"localhost:{self.port}", f"localhost:{self.door.port}"))
 
     def start(self) -> None:
         """Start all."""

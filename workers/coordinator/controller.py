@@ -5,6 +5,7 @@ Installed code that a job names and gives one word: the cycle. It must never tak
 
 from __future__ import annotations
 
+import os
 import queue
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from appliance.errors import RoundRefused
 from appliance.log import logger, start_logging
 from appliance.settings import Settings, load
 from workers.asking import CONTENT, TAKE, TRAIN
+from workers.coordinator import kits
 from workers.coordinator.lineage import CycleRecord, Lineage
 from workers.coordinator.rounds import Answer, run_cycle
 
@@ -58,7 +60,7 @@ class RoundController(Controller):  # type: ignore[misc]
         with lineage.alone(self.cycle):
             cycle = lineage.cycle(self.cycle)
             if cycle.state == "running":
-                self._carry_on(cycle, lineage, settings, EngineExchange(self, abort_signal, fl_ctx))
+                self._carry_on(cycle, lineage, settings, EngineExchange(self, settings.data_dir, abort_signal, fl_ctx))
 
     def _carry_on(self, cycle: CycleRecord, lineage: Lineage, settings: Settings, exchange: EngineExchange) -> None:
         assert settings.coordinator is not None
@@ -90,17 +92,25 @@ def candidate_file(data_dir: Path, cycle: CycleRecord) -> Path:
 class EngineExchange:
     """An Exchange over the engine's tasks."""
 
-    def __init__(self, controller: RoundController, abort: Signal, fl_ctx: FLContext) -> None:
-        self.controller, self.abort, self.fl_ctx = controller, abort, fl_ctx
+    def __init__(self, controller: RoundController, data_dir: Path, abort: Signal, fl_ctx: FLContext) -> None:
+        self.controller, self.data_dir, self.abort, self.fl_ctx = controller, data_dir, abort, fl_ctx
+        self.server = os.getppid()
+
+    def _check(self) -> None:
+        """Raise Aborted when the engine ends this job, or its server is gone: another job goes on then."""
+        if self.abort.triggered or os.getppid() != self.server:
+            raise Aborted("the job is ended")
 
     def sites(self) -> list[str]:
-        """Return the sites of this job that have reported in and are not dead."""
-        return sorted(client.name for client in self.controller._engine.get_clients())
+        """Return the invited sites of this job."""
+        here = {client.name for client in self.controller._engine.get_clients()}
+        return sorted(here & set(kits.invited(self.data_dir)))
 
     def wait_for_sites(self, wanted: int, seconds: float) -> None:
         """Wait until so many sites are there."""
         deadline = time.monotonic() + seconds
-        while len(self.sites()) < wanted and time.monotonic() < deadline and not self.abort.triggered:
+        while len(self.sites()) < wanted and time.monotonic() < deadline:
+            self._check()
             time.sleep(LOOK_S)
 
     def ask(self, request: bytes, sites: list[str], deadline: Callable[[], float]) -> Iterator[Answer]:
@@ -126,8 +136,7 @@ class EngineExchange:
         missing = set(sites)
         try:
             while missing and time.monotonic() < deadline():
-                if self.abort.triggered:
-                    raise Aborted("the job is ended")
+                self._check()
                 try:
                     answer = answers.get(timeout=LOOK_S)
                 except queue.Empty:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from appliance.certificates import read_certificate
-from appliance.errors import SettingsError
+from appliance.errors import Missing, SettingsError
 from appliance.federation_settings import Coordinator
 from models.signing import make_key, site_key
 from workers.coordinator.authority import LEAF_DAYS, Authority
@@ -63,6 +63,13 @@ def invite(site: str, data_dir: Path, settings: Coordinator, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     write_private(out / f"{site}-kit.zip", _zipped(files))
     return out / f"{site}-kit.zip"
+
+
+def revoke(site: str, data_dir: Path) -> None:
+    """Ask a site no more, and send it nothing: its certificate is good for a connection alone. Raises Missing."""
+    if site not in invited(data_dir):
+        raise Missing(f"{site} was not invited; there are: {', '.join(invited(data_dir)) or 'none'}")
+    (folder_of(data_dir) / "sites" / f"{site}.json").unlink()
 
 
 def _zipped(files: dict[str, bytes]) -> bytes:

@@ -6,11 +6,14 @@ is lost. It must never hold state that a kill would take along.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import sys
 import time
+from collections import Counter
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,8 +37,10 @@ from workers.coordinator.server_files import ACCOUNT, folder_of, write_account, 
 from workers.engine_policy import CONTROLLER, ENVIRONMENT, EXECUTOR, ORGANISATION
 
 POLL_S = 0.5
-JOB_LOST_S = 45.0  # a job that is not known as running for so long is started again
+MOST_LOST = 8  # jobs of one cycle that end early before it is given up
 CONNECT_S = 5.0
+OFTEN_S, SELDOM_S = 0.2, 2.0  # between two questions of a site whether there is work
+QUESTIONS = 7200  # of a site in one round at most, where that leaves the limits: each is 1.3 kB
 ENDED = ("FINISHED", "FAILED", "ABANDONED", "ABNORMAL")
 
 
@@ -64,6 +69,7 @@ class Coordination:
         self.supervisor = Supervisor([])
         self.session: Session | None = None
         self.jobs: dict[str, tuple[str, float]] = {}  # cycle → its job, and when that was last seen running
+        self.lost: Counter[str] = Counter()  # cycle → jobs that ended before it did
 
     def start(self) -> None:
         """Start the engine's server."""
@@ -126,7 +132,7 @@ class Coordination:
     def _see_to(self, cycle: CycleRecord) -> None:
         """Start a job for a cycle, unless one runs."""
         try:
-            if not self._has_job(cycle):
+            if not self._has_job(cycle) and self.lost[cycle.id] < MOST_LOST:
                 self._submit(cycle)
         except Exception as error:  # noqa: BLE001 - the engine's own errors have no common ground
             logger().warning("engine_not_ready", cause=type(error).__name__)
@@ -143,17 +149,28 @@ class Coordination:
             self.jobs[cycle.id] = (job, time.monotonic())
             return True
         logger().warning("job_ended_early", cycle=cycle.id, status=status)
+        del self.jobs[cycle.id]
+        self._lost_one(cycle)
         return False
+
+    def _lost_one(self, cycle: CycleRecord) -> None:
+        """Give a cycle up whose jobs end early again and again."""
+        self.lost[cycle.id] += 1
+        lineage = Lineage(self.settings.data_dir, cycle.package)
+        if self.lost[cycle.id] >= MOST_LOST and lineage.cycle(cycle.id).state == "running":
+            lineage.change(
+                cycle, state="refused", why=f"{MOST_LOST} jobs of the engine ended early; look at its log.txt"
+            )
 
     def _submit(self, cycle: CycleRecord) -> None:
         """Start a job for the rounds that are still to come, once enough sites are connected."""
         session = self._connected()
-        here = {client.name for client in session.get_connected_client_list()}
         known = set(kits.invited(self.settings.data_dir))
+        here = {client.name for client in session.get_connected_client_list()} & known
         waited = time.time() - datetime.fromisoformat(cycle.started_at).timestamp()
         if len(here) < self.own.min_sites or (known - here and waited < self.own.gather_s):
             return
-        folder = write_job(folder_of(self.settings.data_dir) / "job", cycle, self.own.min_sites)
+        folder = write_job(folder_of(self.settings.data_dir) / "job", cycle, self.own)
         job = session.submit_job(str(folder))
         self.jobs[cycle.id] = (job, time.monotonic())
         logger().info("job_started", cycle=cycle.id, job=job, sites=sorted(here))
@@ -161,7 +178,8 @@ class Coordination:
     def _connected(self) -> Session:
         if self.session is None:
             place = str(folder_of(self.settings.data_dir) / "account")
-            self.session = new_secure_session(ACCOUNT, place, timeout=CONNECT_S)
+            with redirect_stdout(io.StringIO()):  # it talks to a terminal
+                self.session = new_secure_session(ACCOUNT, place, timeout=CONNECT_S)
         return self.session
 
     def _forget_session(self) -> None:
@@ -187,13 +205,14 @@ def begun(package: Package, lineage: Lineage, settings: Settings) -> tuple[Cycle
     return cycle, weights or from_bytes(package.path("weights.safetensors").read_bytes())
 
 
-def write_job(folder: Path, cycle: CycleRecord, min_sites: int) -> Path:
+def write_job(folder: Path, cycle: CycleRecord, settings: Coordinator) -> Path:
     """Write a job that is configuration alone, and return its folder."""
     shutil.rmtree(folder, ignore_errors=True)
-    meta = {"name": cycle.id, "min_clients": min_sites, "resource_spec": {}, "deploy_map": {"app": ["@ALL"]}}
+    interval = min(SELDOM_S, max(OFTEN_S, settings.round_timeout_s / QUESTIONS))
+    meta = {"name": cycle.id, "min_clients": settings.min_sites, "resource_spec": {}, "deploy_map": {"app": ["@ALL"]}}
     workflow = {"id": "rounds", "path": CONTROLLER, "args": {"package": cycle.package, "cycle": cycle.id}}
-    server = {"format_version": 2, "server": {"heart_beat_timeout": 60, "task_request_interval": 0.1}}
-    client = {"format_version": 2, "default_task_fetch_interval": 0.1}
+    server = {"format_version": 2, "server": {"heart_beat_timeout": 60, "task_request_interval": interval}}
+    client = {"format_version": 2, "default_task_fetch_interval": interval}
     files = {
         "meta.json": meta,
         "app/config/config_fed_server.json": server | {"workflows": [workflow]},

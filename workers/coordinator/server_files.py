@@ -6,6 +6,7 @@ Nothing lies outside of data_dir, and the policy is ours, whatever stood there.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def write_server(data_dir: Path, settings: Coordinator) -> Path:
     root, place = folder_of(data_dir), folder_of(data_dir) / "server"
     authority = Authority(root / "authority")
     hosts = tuple(dict.fromkeys((settings.host, "localhost", "127.0.0.1")))
+    _clear(place)
     _renew(authority, place / "startup", "server", (SERVER, hosts, ""))
     service = {"target": f"0.0.0.0:{settings.port}", "scheme": "grpc"}
     server = {
@@ -88,6 +90,13 @@ def write_account(data_dir: Path, settings: Coordinator) -> Path:
     write_private(place / "local" / "resources.json", _json({"format_version": 1, "admin": limits}))
     (place / "transfer").mkdir(exist_ok=True, mode=0o700)
     return place
+
+
+def _clear(place: Path) -> None:
+    """Remove jobs of earlier runs: the lineage knows what is to be done."""
+    for path in place.iterdir() if place.is_dir() else ():
+        if path.is_dir() and path.name not in ("startup", "local"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _renew(authority: Authority, folder: Path, name: str, whose: tuple[str, tuple[str, ...], str]) -> None:

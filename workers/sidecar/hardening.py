@@ -7,6 +7,7 @@ on loopback.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def write_site(settings: Settings) -> tuple[str, Path]:
     assert settings.federation is not None
     kit = kit_of(settings.federation.kit)
     place = Places(settings.data_dir).engine
+    shutil.rmtree(place, ignore_errors=True)  # jobs of earlier runs
     (place / "startup").mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in CREDENTIALS:
         write_private(place / "startup" / name, (settings.federation.kit / name).read_bytes())

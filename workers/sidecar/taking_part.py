@@ -138,5 +138,5 @@ class Site:
         partial.rename(place)
         logger().info("package_arrived", sha256=digest, bytes=len(content))
         receipt = f"has {digest[:16]}".encode()
-        self._note(None, "receipt", receipt)
+        self._note(None, "receipt", receipt, detail=receipt.decode())
         return receipt
