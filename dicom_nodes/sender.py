@@ -6,6 +6,7 @@ Statuses of PS3.4 Table B.2-1: warnings (0xBxxx) and a duplicate (0x0111) count 
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE, STORAGE_COMMITMENT_IN
 
 DUPLICATE = 0x0111
 CLASS_NOT_SUPPORTED = 0x0122
+QUEUED_S = 0.05
 PARKED_LOOKS = 3  # in a row that find pynetdicom's thread waiting
 STORAGE_COMMITMENT_ACTION = 1  # action type ID, PS3.4 Annex J.3.2
 
@@ -63,12 +65,13 @@ def associate(
     timeouts = timeouts or Timeouts()
     ae.connection_timeout, ae.dimse_timeout = timeouts.connect_s, timeouts.answer_s
     ae.acse_timeout = timeouts.association_s
+    owed = _Owed() if handlers else None
     association = ae.associate(
         destination.host or "",
         destination.port,
         contexts=list(contexts),
         ae_title=destination.ae_title or "",
-        evt_handlers=list(handlers),
+        evt_handlers=[*handlers, *(owed.handlers if owed else ())],
         **more,
     )
     if not association.is_established:
@@ -80,9 +83,53 @@ def associate(
     try:
         yield association
     finally:
-        association.release()
+        if owed is not None:
+            owed.settle(association, timeouts.association_s)
+        _release(association, timeouts.association_s)
         if parked is not None:
             parked.end()
+
+
+def _release(association: Any, longest_s: float) -> None:
+    """Release; what pynetdicom waits for may be overwritten by the thread that served a report: not for ever, then."""
+    freeing = threading.Timer(longest_s, setattr, (association, "_is_paused", True))
+    freeing.daemon = True
+    freeing.start()
+    try:
+        association.release()
+    finally:
+        freeing.cancel()
+
+
+class _Owed:
+    """The peer's reports that are not answered yet.
+
+    pynetdicom serves a report beside us: a release that overtakes its answer ends in a state that its machine does not
+    bear, the peer hears nothing, and the release may wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self.reports: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.answers: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.handlers = [(evt.EVT_DIMSE_RECV, self._received), (evt.EVT_DIMSE_SENT, self._sent)]
+
+    def _received(self, event: Any) -> None:
+        if type(event.message).__name__ == "N_EVENT_REPORT_RQ":
+            self.reports.put(None)
+
+    def _sent(self, event: Any) -> None:
+        if type(event.message).__name__ == "N_EVENT_REPORT_RSP":
+            self.answers.put(None)
+
+    def settle(self, association: Any, longest_s: float) -> None:
+        """Wait until all are answered; end the association where that takes too long."""
+        deadline = time.monotonic() + longest_s
+        while association.is_established and self.answers.qsize() < self.reports.qsize():
+            if time.monotonic() > deadline:
+                association.abort(block=False)
+                return
+            time.sleep(0.01)
+        time.sleep(QUEUED_S)  # an answer is told of just before it is queued
 
 
 class _Parked(threading.Event):

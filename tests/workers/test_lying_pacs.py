@@ -6,6 +6,7 @@ held against what is there.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel
 from appliance.catalogue import Catalogue, outbox
 from appliance.catalogue.connection import now
 from appliance.settings import Settings
-from dicom_nodes import announcement
+from dicom_nodes import announcement, sender
 from dicom_nodes.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from dicom_nodes.demo_pacs import DemoPacs
 from dicom_nodes.sender import Timeouts
@@ -443,3 +444,37 @@ def restart(liar: Liar, on_commit: Callable[[Any], tuple[int, None]]) -> None:
     liar.stop()
     liar._on_commit = on_commit  # type: ignore[method-assign]
     liar.start()
+
+
+def test_a_report_is_answered_before_the_association_ends(settings: Settings, liar: Liar) -> None:
+    came = threading.Event()
+
+    def on_report(event: Any) -> tuple[int, None]:
+        came.set()
+        time.sleep(0.5)  # whoever asked goes on meanwhile
+        return 0x0000, None
+
+    began = time.monotonic()
+    with sender.commitment_association(settings.destinations[0], "CURIE", on_report) as association:
+        sender.ask_commitment(association, "1.2.3", [])
+        assert came.wait(5)
+    assert time.monotonic() - began < 5
+    wait_until(lambda: liar.answers == [0x0000])
+    assert association.is_released
+
+
+def test_a_release_that_waits_for_a_lost_flag_ends(settings: Settings, liar: Liar) -> None:
+    short = Timeouts(association_s=1)
+    began = time.monotonic()
+    with sender.associate(settings.destinations[0], "CURIE", [sender.commitment_context()], timeouts=short) as one:
+        time.sleep(0.1)
+        one._is_paused = False  # as the thread that serves a report leaves it
+    assert time.monotonic() - began < 4
+    assert one.is_released
+
+
+def wait_until(reached: Callable[[], bool], seconds: float = 5.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not reached() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert reached()
