@@ -179,7 +179,7 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 
 @app.command()
 def status(json: JsonOption = False, config: ConfigOption = None) -> None:
-    """Show how this site takes part: joined, paused, what left, what privacy was spent, and the certificate's end."""
+    """Show how this site takes part: joined, paused, what left, privacy spent, and how far each candidate is."""
     from workers.sidecar.telling import told_of
 
     settings = load(config)
@@ -194,6 +194,11 @@ def status(json: JsonOption = False, config: ConfigOption = None) -> None:
         console.print(
             f"{package['package']}: {package['cases']} cases, ε {package['epsilon']:.2f} of {told['epsilon_budget']:g}"
         )
+    for one in told["candidates"]:
+        console.print(f"{one['package']}@{one['version']} {one['state']}: {one['reason']}", markup=False)
+        shown = [(s["structure"], s["scanner"], s["cases"], s["active"], s["candidate"]) for s in one["scores"]]
+        if shown:
+            print_table(("structure", "scanner", "held-back cases", "Dice, active", "Dice, candidate"), shown)
     print_table(("at", "package", "cycle", "round", "what", "bytes", "detail"), [_left(one) for one in told["left"]])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from appliance.catalogue import open_catalogue
+from sqlalchemy import Row
+
+from appliance.catalogue import open_catalogue, trials
 from appliance.errors import Missing
 from appliance.federation_settings import Federation
 from appliance.settings import Settings
@@ -27,6 +29,8 @@ def told_of(settings: Settings, own: Federation) -> dict[str, Any]:
     catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
     try:
         counts = {package: count_cases(settings, catalogue, package) for package in own.packages}
+        with catalogue.read() as connection:
+            candidates = [candidate(row) for row in trials.of_package(connection)[:LAST]]
     finally:
         catalogue.close()
     return {
@@ -39,5 +43,19 @@ def told_of(settings: Settings, own: Federation) -> dict[str, Any]:
             {"package": name, "cases": count, "epsilon": places.ledger.epsilon(name)} for name, count in counts.items()
         ],
         "arrived": sorted(path.name for path in places.arrived.glob("*.zip")),
+        "candidates": candidates,
         "left": [asdict(one) for one in places.ledger.entries()[-LAST:]],
+    }
+
+
+def candidate(row: Row[Any]) -> dict[str, Any]:
+    """Return a candidate's way so far: where it stands, since when and why, and its figures on held-back cases."""
+    return {
+        "package": row.package,
+        "version": row.version,
+        "state": row.state,
+        "reason": row.reason,
+        "arrived_at": row.arrived_at.isoformat(timespec="seconds"),
+        "state_at": row.state_at.isoformat(timespec="seconds"),
+        "scores": row.scores,
     }

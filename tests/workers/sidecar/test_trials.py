@@ -30,6 +30,7 @@ from models.zoo.hippocampus_package import declaration
 from tests.acceptance.consortium import ARCHITECTURE, ROI, keep_cases
 from workers.coordinator.publish import pack
 from workers.sidecar import trial_run
+from workers.sidecar.telling import told_of
 from workers.sidecar.trials import Trials, policy_of
 
 SETTINGS = """
@@ -123,6 +124,9 @@ def test_a_candidate_is_tried_in_a_process_of_its_own_and_goes_into_shadow(
     assert {one["structure"] for one in row.scores} == {"Anterior hippocampus", "Posterior hippocampus"}
     assert Registry(settings, site).row("tiny@0.1.1").state == "shadow"
     assert not place.exists()
+    assert settings.federation is not None
+    (told,) = told_of(settings, settings.federation)["candidates"]
+    assert (told["version"], told["state"], len(told["scores"])) == ("0.1.1", "shadow", len(row.scores))
     arrive(settings, tmp_path / "v-0.1.1.zip")
     Trials(settings, site).step()  # the same again changes nothing
     with site.read() as connection:
