@@ -76,7 +76,7 @@ class Coordinator(Table):
     rounds: int = Field(default=3, ge=1, le=5)  # of one cycle
     round_timeout_s: Seconds = 7200
     straggler_s: Seconds = 600  # waited for others once min_sites have answered
-    gather_s: Seconds = 30  # waited for invited sites to connect before a cycle begins
+    gather_s: Seconds = 20  # waited for invited sites to connect before a cycle begins
     clip_norm: float = Field(default=5.0, gt=0)
     steps: int = Field(default=60, ge=1, le=100_000)  # of local training in one round
     batch: int = Field(default=2, ge=1, le=64)

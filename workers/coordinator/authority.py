@@ -75,10 +75,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(sign_certificates=False), critical=True)
             .add_extension(x509.SubjectAlternativeName([_host(one) for one in (name, *hosts)]), critical=False)
-            .add_extension(
-                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]),
-                critical=False,
-            )
+            .add_extension(x509.ExtendedKeyUsage(_purposes(hosts)), critical=False)
             .sign(signing, hashes.SHA256())
         )
         return Credential(_pem(key), certificate.public_bytes(Encoding.PEM))
@@ -122,6 +119,11 @@ def _host(name: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(name))
     except ValueError:
         return x509.DNSName(name)
+
+
+def _purposes(hosts: tuple[str, ...]) -> list[x509.ObjectIdentifier]:
+    """Return what a certificate is good for: only one with hosts may answer, so that no site can pose as the server."""
+    return [ExtendedKeyUsageOID.CLIENT_AUTH, *([ExtendedKeyUsageOID.SERVER_AUTH] if hosts else [])]
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:

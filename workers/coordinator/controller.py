@@ -118,7 +118,7 @@ class EngineExchange:
         yield from self._ask(TRAIN, request, sites, deadline)
 
     def hand_out(self, file: Path) -> None:
-        """Send a package to all sites; what they say is logged, and one that is away gets it with the next cycle."""
+        """Send a package to all sites; what they say is logged. One that is away gets the next one."""
         end = time.monotonic() + TAKE_S
         for answer in self._ask(TAKE, file.read_bytes(), self.sites(), lambda: end):
             said = answer.trouble or answer.content.decode(errors="replace")[:200]

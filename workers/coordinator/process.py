@@ -30,7 +30,7 @@ from appliance.settings import Settings
 from appliance.supervisor import Child, Supervisor
 from models.federation import from_bytes
 from models.package import Package
-from models.registry import open_registry
+from models.registry import Registry
 from workers.coordinator import kits, triggers
 from workers.coordinator.lineage import CycleRecord, Lineage, name_of, packages_with_lineage
 from workers.coordinator.server_files import ACCOUNT, folder_of, write_account, write_server
@@ -63,12 +63,13 @@ class Coordination:
 
     def __init__(self, settings: Settings, own: Coordinator, catalogue: Catalogue) -> None:
         self.settings, self.own = settings, own
-        self.registry = open_registry(settings, catalogue)
+        self.registry = Registry(settings, catalogue)
         self.schedule = parse(own.schedule) if own.schedule else None
         self.next_at = self._next()
         self.supervisor = Supervisor([])
         self.session: Session | None = None
         self.jobs: dict[str, tuple[str, float]] = {}  # cycle → its job, and when that was last seen running
+        self.seen_at: dict[str, float] = {}  # cycle → when this process first had a job to start for it
         self.lost: Counter[str] = Counter()  # cycle → jobs that ended before it did
 
     def start(self) -> None:
@@ -81,6 +82,7 @@ class Coordination:
         command = [sys.executable, "-m", module, "-m", str(place), "-s", "fed_server.json", "--set", *given]
         self.supervisor = Supervisor([Child("coordinator-server", command)])
         self.supervisor.start()
+        self.registry.adopt_shipped()  # while the server starts
 
     def stop(self) -> None:
         """End the engine's server."""
@@ -167,7 +169,7 @@ class Coordination:
         session = self._connected()
         known = set(kits.invited(self.settings.data_dir))
         here = {client.name for client in session.get_connected_client_list()} & known
-        waited = time.time() - datetime.fromisoformat(cycle.started_at).timestamp()
+        waited = time.monotonic() - self.seen_at.setdefault(cycle.id, time.monotonic())
         if len(here) < self.own.min_sites or (known - here and waited < self.own.gather_s):
             return
         folder = write_job(folder_of(self.settings.data_dir) / "job", cycle, self.own)
