@@ -7,6 +7,7 @@ again, and `finish` replaces what stood in for patient, study, references and UI
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import highdicom as hd
 from pydicom import Dataset
@@ -49,6 +50,22 @@ def measures(volume: Volume) -> hd.PixelMeasuresSequence:
     """Return the spacing of the grid, mm."""
     slices, rows, columns = volume.spacing_mm
     return hd.PixelMeasuresSequence((rows, columns), slice_thickness=slices, spacing_between_slices=slices)
+
+
+def identity(volume: Volume, context: ResultContext) -> dict[str, Any]:
+    """Return what highdicom wants to know of series, equipment and grid, most of it replaced by `finish`."""
+    return {
+        "series_instance_uid": PLACEHOLDER,
+        "series_number": 1,
+        "sop_instance_uid": PLACEHOLDER,
+        "instance_number": 1,
+        "manufacturer": origin.MANUFACTURER,
+        "manufacturer_model_name": origin.model_name(context),
+        "software_versions": context.software_version,
+        "device_serial_number": context.appliance_uid,
+        "content_description": context.title[: origin.LONGEST_LO],
+        "pixel_measures": measures(volume),
+    }
 
 
 def take_out_frame(ds: Dataset) -> None:

@@ -16,7 +16,7 @@ from dicom_nodes import codes, origin
 from dicom_nodes.codes import concept
 from dicom_nodes.elements import in_pieces
 from dicom_nodes.label_maps import LabelMap
-from dicom_nodes.multiframe import PLACEHOLDER, finish, measures, stand_in, take_out_frame, with_references
+from dicom_nodes.multiframe import finish, identity, stand_in, take_out_frame, with_references
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.segment_frames import slice_groups
 from dicom_nodes.source import SourceHeaders
@@ -60,21 +60,12 @@ def _template(what: str, volume: Volume, source: SourceHeaders, context: ResultC
     ds = hd.pm.ParametricMap(
         source_images=[image],
         pixel_array=np.zeros((1, image.Rows, image.Columns), np.uint16),
-        series_instance_uid=PLACEHOLDER,
-        series_number=1,
-        sop_instance_uid=PLACEHOLDER,
-        instance_number=1,
-        manufacturer=origin.MANUFACTURER,
-        manufacturer_model_name=origin.model_name(context),
-        software_versions=context.software_version,
-        device_serial_number=context.appliance_uid,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[hd.VOILUTTransformation(window_center=CERTAIN / 2, window_width=CERTAIN)],
-        pixel_measures=measures(volume),
         content_label=CONTENT_LABEL,
-        content_description=context.title[: origin.LONGEST_LO],
         derivation=concept(codes.SEGMENTATION),
+        **identity(volume, context),
     )
     take_out_frame(ds)
     return ds

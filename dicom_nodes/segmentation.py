@@ -23,7 +23,7 @@ from dicom_nodes.codes import concept
 from dicom_nodes.elements import in_pieces
 from dicom_nodes.label_maps import LabelMap
 from dicom_nodes.label_maps import segments as find_segments
-from dicom_nodes.multiframe import PLACEHOLDER, Pieces, finish, measures, stand_in, take_out_frame, with_references
+from dicom_nodes.multiframe import Pieces, finish, identity, stand_in, take_out_frame, with_references
 from dicom_nodes.pydicom_quiet import lenient
 from dicom_nodes.result_classes import SEGMENTATION
 from dicom_nodes.segment_frames import (
@@ -149,17 +149,8 @@ def _template(
         pixel_array=plane,
         segmentation_type=kind,
         segment_descriptions=[_segment(n, finding, context) for n, finding in enumerate(findings, 1)],
-        series_instance_uid=PLACEHOLDER,
-        series_number=1,
-        sop_instance_uid=PLACEHOLDER,
-        instance_number=1,
-        manufacturer=origin.MANUFACTURER,
-        manufacturer_model_name=origin.model_name(context),
-        software_versions=context.software_version,
-        device_serial_number=context.appliance_uid,
         content_label=CONTENT_LABEL,
-        content_description=context.title[: origin.LONGEST_LO],
-        pixel_measures=measures(volume),
+        **identity(volume, context),
     )
     take_out_frame(ds)
     return ds
