@@ -43,7 +43,7 @@ SAID = {
 }
 IDLE_MB = 110
 RESUMED_S = 60
-BESIDE_BYTES = 500_000  # of a site in one cycle: TLS, the job, asking for tasks
+BESIDE_BYTES, ASKING_BYTES_S = 200_000, 8_000  # of a site: TLS and the job once; asking for tasks all the time
 figures: dict[str, Any] = {}
 
 
@@ -84,17 +84,20 @@ def test_six_kinds_of_attack_are_refused_and_named_while_rounds_complete(consort
     figures["round_s"] = [one["seconds"] for one in cycle["rounds"][1:]]
     figures["bytes_down"] = cycle["rounds"][1]["bytes_down"]
     figures["bytes_up"] = cycle["rounds"][1]["sites"]["site-1"]["bytes"]
+    began = datetime.fromisoformat(cycle["started_at"])
+    figures["cycle_s"] = (datetime.now(UTC) - began).total_seconds()
     figures["wire_up"], figures["wire_down"] = consortium.door.up, consortium.door.down
 
 
 def test_what_left_a_site_stands_in_its_ledger_and_nothing_beside_it_left(consortium: Consortium) -> None:
-    site, door = consortium.sites[1], consortium.door
+    site = consortium.sites[1]
     told = json.loads(site.run("federation", "status", "--json").stdout)
     counted = [one["sites"]["site-2"] for one in consortium.cycles()[0]["rounds"][1:]]
     updates = [one for one in told["left"] if one["what"] == "update"]
     assert [one["bytes"] for one in updates] == [one["bytes"] for one in counted]
     assert all(set(one["metrics"]) == {"loss", "dice_before", "dice_after"} for one in counted)
-    assert door.up < sum(one["bytes"] for one in told["left"]) + BESIDE_BYTES
+    beside = BESIDE_BYTES + ASKING_BYTES_S * figures["cycle_s"]
+    assert figures["wire_up"] < sum(one["bytes"] for one in told["left"]) + beside
     engine = site.data / "sidecar" / "engine"
     assert not list(engine.rglob("*.pkl"))
     assert "Patient" not in site.text()

@@ -81,6 +81,25 @@ def test_a_kit_of_another_coordinator_is_refused(central: Path, tmp_path: Path) 
         joining.join(kit, site(tmp_path, "grpcs://other.example.org:8002"))
 
 
+def test_a_site_that_is_revoked_is_invited_no_more(central: Path, tmp_path: Path) -> None:
+    kits.invite("gone", central, CENTRAL, tmp_path)
+    assert "gone" in kits.invited(central)
+    kits.revoke("gone", central)
+    assert "gone" not in kits.invited(central)
+    with pytest.raises(Missing, match="was not invited"):
+        kits.revoke("gone", central)
+
+
+def test_no_site_can_pose_as_the_server(central: Path) -> None:
+    def purposes(pem: bytes) -> set[str]:
+        found = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.ExtendedKeyUsage)
+        return {one._name for one in found.value}
+
+    server = folder_of(central) / "server" / "startup" / "server.crt"
+    assert purposes(server.read_bytes()) == {"clientAuth", "serverAuth"}
+    assert purposes(joining.read_kit(central / "st-elsewhere-kit.zip")["client.crt"]) == {"clientAuth"}
+
+
 def test_what_is_no_kit_is_refused(tmp_path: Path) -> None:
     (tmp_path / "no.zip").write_bytes(b"not a zip")
     with pytest.raises(Missing):

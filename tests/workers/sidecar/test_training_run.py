@@ -50,10 +50,10 @@ def hospital(tmp_path: Path, package: Path) -> Made:
     return made
 
 
-def request(package: Path, **changed: Any) -> bytes:
+def request(folder: Path, **changed: Any) -> bytes:
     from models.package import load_package
 
-    loaded = load_package(package)
+    loaded = load_package(folder)
     about = {
         "cycle": "cycle-1", "round": 1, "package": "tiny", "version": "0.1.0", "package_digest": loaded.digest,
         "steps": 3, "batch": 2, "learning_rate": 1e-2, "proximal": 0.01, "clip_norm": 0.5, "seed": 1,
