@@ -117,7 +117,7 @@ def test_private_training_tells_its_cost_alone_and_ends_with_the_budget(hospital
 
 def test_a_dry_run_shows_every_tensor_and_byte(hospital: Made) -> None:
     settings, _ = hospital("")
-    told = rehearse(settings, "tiny")
+    told = rehearse(settings, "tiny@0.1.0")
     assert told["abstains"] is None
     assert {one["type"] for one in told["tensors"]} == {"F16"}
     assert sum(one["bytes"] for one in told["tensors"]) < told["bytes"]
