@@ -66,22 +66,20 @@ def _tell(connection: Connection, package: str, version: str, state: str, reason
     events.record(connection, f"trial_{state}", package=package, version=version, reason=reason)
 
 
-def sent_jobs(connection: Connection, package: str, version: str) -> list[str]:
-    """Return the jobs of a version whose results a destination has."""
-    query = (
+def sent_and_corrected(connection: Connection, package: str, version: str) -> tuple[int, int]:
+    """Return how many jobs of a version have results at a destination, and how many of these were corrected."""
+    sent = (
         select(job.c.id)
         .join(outbox, outbox.c.job_id == job.c.id)
         .where(job.c.package == package, job.c.package_version == version)
         .where(outbox.c.state.in_(("delivered", "committed")))
         .distinct()
     )
-    return list(connection.execute(query).scalars())
-
-
-def corrected_jobs(connection: Connection, jobs: Sequence[str]) -> int:
-    """Return how many of these jobs' results a radiologist corrected."""
-    query = select(func.count(func.distinct(correction.c.job_id))).where(correction.c.state == "kept")
-    return int(connection.execute(query.where(correction.c.job_id.in_(jobs))).scalar() or 0)
+    corrected = select(func.count(func.distinct(correction.c.job_id))).where(
+        correction.c.state == "kept", correction.c.job_id.in_(sent)
+    )
+    count = connection.execute(select(func.count()).select_from(sent.subquery())).scalar()
+    return int(count or 0), int(connection.execute(corrected).scalar() or 0)
 
 
 def measured(connection: Connection, package: str, version: str, most: int = 200) -> list[tuple[str, float]]:

@@ -117,7 +117,8 @@ class Trials:
             if version.state == "active":
                 self._watch(connection, row, version)
             elif version.state == "retired":
-                trials.change(connection, row, "retired", "somebody retired it", now())
+                reason = "another version took its place" if row.state == "promoted" else "somebody retired it"
+                trials.change(connection, row, "retired", reason, now())
             elif version.state == "shadow":
                 self._look_at_shadow(connection, row, version)
 
@@ -161,9 +162,8 @@ def shadowed(connection: Connection, active: VersionRow, version: VersionRow) ->
 
 def reads_of(connection: Connection, before: VersionRow, version: VersionRow) -> Reads:
     """Return what a promoted version did, beside its predecessor."""
-    jobs = trials.sent_jobs(connection, version.package, version.version)
     return Reads(
-        len(jobs), trials.corrected_jobs(connection, jobs),
+        *trials.sent_and_corrected(connection, version.package, version.version),
         trials.measured(connection, before.package, before.version),
         trials.measured(connection, version.package, version.version),
     )  # fmt: skip
