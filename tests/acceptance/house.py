@@ -8,18 +8,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-CURIE = [sys.executable, "-m", "appliance.cli.main"]
+from bench.consortium import CURIE as CURIE
+from bench.consortium import wait_for as wait_for
+from bench.receivers import free_port as free_port
+
 SETTINGS = """
 [appliance]
 name = "st-elsewhere"
@@ -62,24 +62,6 @@ def absent(what: str) -> NoReturn:
     if os.environ.get("ALLOW_SKIPS") == "1":
         pytest.skip(what)
     pytest.fail(f"{what}; ALLOW_SKIPS=1 runs without it")
-
-
-def free_port() -> int:
-    """Return a TCP port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_for(what: str, found: Callable[[], Any], seconds: float) -> Any:
-    """Return the first true answer of `found`; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = found()
-        if answer:
-            return answer
-        time.sleep(0.7)  # most questions start a command of their own
-    raise AssertionError(f"{what}: not within {seconds:.0f} s")
 
 
 def dcmsend(folder_or_files: Sequence[Path], port: int, calling: str = "SCANNER") -> None:

@@ -25,10 +25,11 @@ from sqlalchemy import delete, insert
 from appliance.catalogue import open_catalogue
 from appliance.catalogue.tables import job
 from appliance.settings import load
+from bench.consortium import Consortium, Party, wait_for
 from models.federation import from_bytes
 from models.package import load_signed
 from models.signing import Trust, key_id, read_public_key
-from tests.acceptance.consortium import Consortium, Party, wait
+from tests.acceptance.tiny import tiny_consortium
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.long]  # until the rounds and their demo are whole
 HOSTILE_PATH = Path(__file__).parent / "hostile_site"
@@ -50,7 +51,8 @@ figures: dict[str, Any] = {}
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Consortium]:
     """A coordinator and four hospitals; the third wants more new cases than it has, the fourth is hostile."""
-    made = Consortium(tmp_path_factory.mktemp("consortium"), 4, rounds=5, steps=10, min_new_cases=0)
+    central = {"min_sites": 2, "rounds": 5, "steps": 10}
+    made = tiny_consortium(tmp_path_factory.mktemp("consortium"), 4, central, {"min_new_cases": 0})
     few = made.sites[2].file
     few.write_text(few.read_text().replace("min_new_cases = 0", "min_new_cases = 100"))
     made.sites[3].folder.joinpath("attacks").write_text("\n".join(ATTACKS))
@@ -115,13 +117,13 @@ def test_the_candidate_is_signed_and_names_its_lineage(consortium: Consortium) -
     assert all((last[name] == own[name]).all() for name in last)
     digest = hashlib.sha256((folder / "candidates" / "tiny-0.1.1.zip").read_bytes()).hexdigest()
     ledger = consortium.sites[0].data / "sidecar" / "ledger.jsonl"
-    wait("the candidate at the site", lambda: f"has {digest[:16]}" in ledger.read_text(), 30)
+    wait_for("the candidate at the site", lambda: f"has {digest[:16]}" in ledger.read_text(), 30)
 
 
 def test_a_sidecar_that_waits_is_one_small_process_that_listens_on_loopback_alone(consortium: Consortium) -> None:
     for site in consortium.sites[:2]:
         assert site.process is not None
-        wait("the job's end", lambda s=site: not s.children(), 40)
+        wait_for("the job's end", lambda s=site: not s.children(), 40)
         smaps = Path(f"/proc/{site.process.pid}/smaps_rollup").read_text()
         figures["idle_mb"] = int(re.search(r"Pss:\s+(\d+)", smaps)[1]) / 1024  # type: ignore[index]
         assert figures["idle_mb"] <= IDLE_MB
@@ -134,17 +136,17 @@ def test_training_gives_way_within_a_second_and_a_killed_site_does_not_hold_the_
     few = consortium.sites[2].file  # takes part from now on: jobs read the settings anew
     few.write_text(few.read_text().replace("min_new_cases = 100", "min_new_cases = 0"))
     consortium.coordinate()
-    trainer = wait("training", lambda: training(site), 90, every_s=0.05)
+    trainer = wait_for("training", lambda: training(site), 90, every_s=0.05)
     began = time.monotonic()
     clinical(site, waiting=True)
-    wait("training to stop", lambda: trainer.status() == psutil.STATUS_STOPPED, 5, every_s=0.02)
+    wait_for("training to stop", lambda: trainer.status() == psutil.STATUS_STOPPED, 5, every_s=0.02)
     figures["yield_s"] = round(time.monotonic() - began, 3)
     assert figures["yield_s"] <= 1.0
     for process in site.children():
         process.kill()
     site.kill()
     clinical(site, waiting=False)
-    cycle = wait("the round", lambda: with_round(consortium, 1), 60)
+    cycle = wait_for("the round", lambda: with_round(consortium, 1), 60)
     first = cycle["rounds"][1]
     assert set(first["sites"]) == {"site-2", "site-3"}
     assert first["silent"] == ["site-1"]
@@ -159,9 +161,9 @@ def test_a_killed_coordinator_goes_on_within_a_minute_and_the_site_is_back(conso
     consortium.central.kill()
     consortium.central.start()
     asked = consortium.sites[1].data / "sidecar" / "work" / "request.bin"
-    wait("the next question", lambda: asked.exists() and asked.stat().st_mtime > began + 2, 120, every_s=0.1)
+    wait_for("the next question", lambda: asked.exists() and asked.stat().st_mtime > began + 2, 120, every_s=0.1)
     figures["resumed_s"] = round(time.time() - began, 1)
-    cycle = wait("the next round", lambda: with_round(consortium, done), 120)
+    cycle = wait_for("the next round", lambda: with_round(consortium, done), 120)
     assert "site-1" in {*cycle["rounds"][-1]["sites"]}
     assert consortium.ended(2, 120)["state"] == "published"
     figures["rounds_2"] = [one["seconds"] for one in consortium.cycles()[1]["rounds"][1:]]
@@ -200,15 +202,17 @@ def clinical(site: Party, *, waiting: bool) -> None:
 def test_a_coordinator_that_was_taken_over_gets_no_code_onto_a_site(consortium: Consortium, tmp_path: Path) -> None:
     marker, central = tmp_path / "executed", consortium.central
     account = central.data / "coordinator" / "account" / "startup" / "fed_admin.json"
-    wait("the account", account.exists, 60)
+    wait_for("the account", account.exists, 60)
     central.stop()
     with taken_over(central) as session:
-        wait("sites", lambda: len(session.get_connected_client_list()) >= 3, 90, every_s=1)
+        wait_for("sites", lambda: len(session.get_connected_client_list()) >= 3, 90, every_s=1)
         brought = session.submit_job(str(hostile_job(tmp_path / "brought", marker, code=True)))
         named = session.submit_job(str(hostile_job(tmp_path / "named", marker, code=False)))
         over = ("FINISHED", "FAILED", "ABORTED", "ABNORMAL")
         for one in (brought, named):
-            wait("the job's end", lambda o=one: any(w in str(session.get_job_status(o)) for w in over), 120, every_s=1)
+            wait_for(
+                "the job's end", lambda o=one: any(w in str(session.get_job_status(o)) for w in over), 120, every_s=1
+            )
         assert "BYOC not permitted" in json.dumps(session.get_job_meta(brought))
     logs = [path.read_text() for path in consortium.sites[0].data.glob(f"sidecar/engine/{named}/log.txt")]
     assert any("not in allow_list" in text or "not authorized" in text.lower() for text in logs), logs
@@ -234,7 +238,9 @@ def taken_over(central: Party) -> Iterator[Any]:
         )
     try:
         account = str(central.data / "coordinator" / "account")
-        yield wait("the server", lambda: tried(lambda: new_secure_session("curie@coordinator", account)), 60, every_s=2)
+        yield wait_for(
+            "the server", lambda: tried(lambda: new_secure_session("curie@coordinator", account)), 60, every_s=2
+        )
     finally:
         server.kill()
         server.wait()

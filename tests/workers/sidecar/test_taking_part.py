@@ -12,9 +12,10 @@ import pytest
 
 from appliance.catalogue import open_catalogue
 from appliance.settings import load
+from bench.consortium import Party, hospital_settings
 from models.federation import Update, encode, from_bytes
 from models.package import load_package
-from tests.acceptance.consortium import HOSPITAL, Party, keep_cases, write_tiny
+from tests.acceptance.tiny import keep_cases, write_tiny
 from workers.asking import ask_bytes, read_ask, reason_of
 from workers.sidecar.taking_part import Site
 
@@ -30,9 +31,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def site(tmp_path: Path, package: Path) -> Iterator[Site]:
     """A site with eight cases, whose trainer answers at once."""
-    party = Party(
-        tmp_path / "one", HOSPITAL.format(name="one", number=1, port=8002, min_new_cases=1, more=""), "sidecar"
-    )
+    party = Party(tmp_path / "one", hospital_settings("one", 8002, "tiny", {"min_new_cases": 1}), "sidecar")
     party.install(package)
     settings = load(party.file)
     keep_cases(settings, 8, 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import pytest
 
 from appliance.settings import Settings, load
+from bench.consortium import Party, hospital_settings
 from models.federation import Update, from_bytes
-from tests.acceptance.consortium import HOSPITAL, Party, keep_cases, write_tiny
+from tests.acceptance.tiny import keep_cases, write_tiny
 from workers.asking import ask_bytes, read_ask, reason_of
 from workers.sidecar import guard
 from workers.sidecar.ledger import Entry
@@ -27,20 +27,19 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-Made = Callable[[str], tuple[Settings, Path]]
+Made = Callable[..., tuple[Settings, Path]]
 
 
 @pytest.fixture
 def hospital(tmp_path: Path, package: Path) -> Made:
     """Return a function that makes a hospital with more settings, and gives these and a request's folder."""
 
-    def made(more: str) -> tuple[Settings, Path]:
-        text = HOSPITAL.format(name="one", number=1, port=8002, min_new_cases=1, more=more)
-        assert tomllib.loads(text)
+    def made(**more: Any) -> tuple[Settings, Path]:
+        text = hospital_settings("one", 8002, "tiny", {"min_new_cases": 1} | more)
         party = Party(tmp_path / "one", text, "sidecar")
         party.install(package)
         settings = load(party.file)
-        keep_cases(settings, 8, 1)
+        keep_cases(settings, 8, 2)  # two of them are held back
         folder = tmp_path / "work"
         folder.mkdir()
         (folder / "site").write_text("one")
@@ -72,14 +71,14 @@ def answered(folder: Path, settings: Settings) -> Update:
 
 
 def test_an_update_is_clipped_and_tells_loss_and_dice(hospital: Made) -> None:
-    settings, folder = hospital("")
+    settings, folder = hospital()
     update = answered(folder, settings)
     assert 0 < update.norm <= 0.5 * 1.01
     assert set(update.metrics) == {"loss", "dice_before", "dice_after"}
 
 
 def test_int8_keeps_what_it_lost_for_the_next_round(hospital: Made) -> None:
-    settings, folder = hospital('wire = "int8"')
+    settings, folder = hospital(wire="int8")
     answered(folder, settings)
     kept = Places(settings.data_dir).kept / "tiny" / "left-behind.safetensors"
     first = from_bytes(kept.read_bytes())
@@ -93,7 +92,7 @@ def request_bytes(folder: Path) -> bytes:
 
 
 def test_personal_layers_stay_and_say_nothing(hospital: Made) -> None:
-    settings, folder = hospital("personal = true")
+    settings, folder = hospital(personal=True)
     update = answered(folder, settings)
     own = from_bytes((Places(settings.data_dir).kept / "tiny" / "own-layers.safetensors").read_bytes())
     assert own
@@ -104,7 +103,7 @@ def test_personal_layers_stay_and_say_nothing(hospital: Made) -> None:
 @pytest.mark.filterwarnings("ignore:Optimal order")  # the bound holds, it is only not the tightest
 def test_private_training_tells_its_cost_alone_and_ends_with_the_budget(hospital: Made) -> None:
     pytest.importorskip("opacus")
-    settings, folder = hospital('privacy = "dp"\nnoise = 2.0\nepsilon_budget = 8.0')
+    settings, folder = hospital(privacy="dp", noise=2.0, epsilon_budget=8.0)
     update = answered(folder, settings)
     assert set(update.metrics) == {"epsilon"}
     cost = json.loads((folder / "cost.json").read_text())
@@ -116,7 +115,7 @@ def test_private_training_tells_its_cost_alone_and_ends_with_the_budget(hospital
 
 
 def test_a_dry_run_shows_every_tensor_and_byte(hospital: Made) -> None:
-    settings, _ = hospital("")
+    settings, _ = hospital()
     told = rehearse(settings, "tiny@0.1.0")
     assert told["abstains"] is None
     assert {one["type"] for one in told["tensors"]} == {"F16"}

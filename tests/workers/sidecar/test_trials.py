@@ -27,7 +27,7 @@ from models.packaging import write_package
 from models.registry import Registry
 from models.signing import make_key, read_private_key
 from models.zoo.hippocampus_package import declaration
-from tests.acceptance.consortium import ARCHITECTURE, ROI, keep_cases
+from tests.acceptance.tiny import ARCHITECTURE, ROI, keep_cases
 from workers.coordinator.publish import pack
 from workers.sidecar import trial_run
 from workers.sidecar.telling import told_of
