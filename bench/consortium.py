@@ -26,6 +26,7 @@ from models.registry import Registry
 CURIE = [sys.executable, "-m", "appliance.cli.main"]
 Values = Mapping[str, Any]  # of settings: true, numbers, strings and lists of them
 UNSIGNED: Values = {"allow_unsigned": True}
+PUBLISHER = "kit/publisher.pub"  # the coordinator's key, which comes with the kit
 
 
 def settings_text(tables: Mapping[str, Values]) -> str:
@@ -54,12 +55,18 @@ def coordinator_settings(port: int, package: str, coordinator: Values, models: V
 class Party:
     """One process with a folder and settings of its own."""
 
-    def __init__(self, folder: Path, settings: str, process: str) -> None:
-        self.folder, self.name = folder, process
+    def __init__(self, folder: Path, settings: str, *words: str) -> None:
+        """`words`: the command that it runs, as ("run", "sidecar")."""
+        self.folder, self.words = folder, words
         self.file = folder / "curie.toml"
         folder.mkdir(parents=True, exist_ok=True)
         self.file.write_text(settings)
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        """What a site is called in its certificate."""
+        return self.folder.name
 
     @property
     def data(self) -> Path:
@@ -73,9 +80,9 @@ class Party:
         Registry(settings, catalogue).install(package, lambda _: None)
         catalogue.close()
 
-    def start(self, command: Sequence[str] = (), **environment: str) -> None:
-        """Start the process; `command` replaces the usual one."""
-        given = [*(command or (*CURIE, "run", self.name)), "--config", str(self.file)]
+    def start(self, **environment: str) -> None:
+        """Start the process."""
+        given = [*CURIE, *self.words, "--config", str(self.file)]
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(
                 given, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
@@ -116,24 +123,26 @@ class Consortium:
 
     def __init__(
         self, folder: Path, package: str, names: Sequence[str], *, coordinator: Values, federation: Values,
-        models: Values = UNSIGNED,
+        trusted: Sequence[str] = (),
     ) -> None:  # fmt: skip
+        """`trusted`: keys of packages, beside the coordinator's own at the sites; none: unsigned ones are taken."""
+        central, site = ({"trusted_keys": [*trusted, *more]} if trusted else UNSIGNED for more in ((), (PUBLISHER,)))
         self.port = free_port()
         self.door = CountingDoor(self.port)
         self.central = Party(
-            folder / "central", coordinator_settings(self.port, package, coordinator, models), "coordinator"
+            folder / "central", coordinator_settings(self.port, package, coordinator, central), "run", "coordinator"
         )
         self.sites = [
-            Party(folder / name, hospital_settings(name, self.port, package, federation, models), "sidecar")
+            Party(folder / name, hospital_settings(name, self.port, package, federation, site), "run", "sidecar")
             for name in names
         ]
 
     def invite_all(self) -> None:
         """Make a kit for each site at the coordinator, and join with it at the site."""
         for site in self.sites:
-            made = self.central.run("federation", "invite", site.folder.name, "--out", str(site.folder))
+            made = self.central.run("federation", "invite", site.name, "--out", str(site.folder))
             assert made.returncode == 0, made.stderr
-            joined = site.run("federation", "join", str(site.folder / f"{site.folder.name}-kit.zip"), "--yes")
+            joined = site.run("federation", "join", str(site.folder / f"{site.name}-kit.zip"), "--yes")
             assert joined.returncode == 0, joined.stderr
 
     def count_bytes_of(self, site: Party) -> None:

@@ -1,25 +1,40 @@
 """Does a federated model beat those that hospitals train alone, and how near does it come to pooling all images?
 
-`python -m bench.federation_study --crops FOLDER [--seeds 3] [--privacy clip|dp]`. Rounds go through the very encoding,
-judging and joining of the product (models/federation.py, models/local_pass.py), without the network between; all
-models have the same network, the same number of steps for each case, and are judged on all held-back cases.
+`python -m bench.federation_study [--seeds 3] [--privacy clip|dp]`. Rounds go through the very encoding, judging and
+joining of the product (models/federation.py, models/local_pass.py), without the network between. All begin from the
+same weak start, take as many steps for each case, and are judged on the held-back cases of all sites.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import time
-from collections.abc import Sequence
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from opacus.accountants.utils import get_noise_multiplier
 from torch import nn
 
-from bench.hospitals import Hospital, cases_of, hospitals
-from models.federation import Question, Rules, Update, believed, clipped, decode, difference, digest_of, encode, join
+from bench.hospitals import Crop, Hospital, cases_of, crops_of, hospitals, unpacked
+from bench.record import Record
+from models.federation import (
+    Floats,
+    Question,
+    Rules,
+    Update,
+    believed,
+    clipped,
+    decode,
+    difference,
+    digest_of,
+    encode,
+    join,
+)
 from models.local_pass import (
     Case,
     Plan,
@@ -32,23 +47,31 @@ from models.local_pass import (
     weights_of,
 )
 from models.networks import build
+from models.zoo.hippocampus import phantom
+from workers.sidecar.training_run import DELTA
 
 ARCHITECTURE = (
     "thin-unet",
     {"inputs": 1, "classes": 3, "channels": [8, 16, 32, 64], "down": [2, 2, 2, 2], "up": [2, 2, 2]},
 )
-CLASSES, CLASS_WEIGHTS = 3, (0.5, 1.0, 1.0)
-ROUNDS, STEPS = 6, 40
-PLAN = Plan(steps=STEPS, batch=2, learning_rate=3e-3, proximal=0.01)
+CLASSES = 3
+WINDOW = (32, 48, 32)  # voxels; a crop is about 35 × 50 × 35
+START_CASES, START_STEPS = 20, 40  # made up
+ROUNDS = 6
+PLAN = Plan(steps=40, batch=2, crop=WINDOW, learning_rate=3e-3, proximal=0.01)
 RULES = Rules(clip_norm=20.0, min_sites=2)
-PRIVATE = Plan(steps=STEPS, batch=8, learning_rate=0.2, noise=1.0, patient_clip=1.0)
-DELTA = 1e-3  # below one over the patients of a site
+BUDGET = 8.0  # ε of each patient after all rounds
+PRIVATE = Plan(steps=20, batch=4, crop=WINDOW, learning_rate=0.005)
+Dice = dict[str, float]  # by site, and "mean" over them
 
 
-def fresh(seed: int) -> nn.Module:
-    """Return the untrained network of a seed."""
+def weak_start(seed: int, steps: int = START_STEPS) -> nn.Module:
+    """Return a network that has seen made-up crops alone."""
     torch.manual_seed(seed)
-    return build(*ARCHITECTURE)
+    network = build(*ARCHITECTURE)
+    cases = [Case(*phantom(seed * 1000 + number), f"made-up-{number}") for number in range(START_CASES)]
+    trained(network, cases, replace(PLAN, steps=steps, seed=seed), "cpu")
+    return network
 
 
 def mean_dice(network: nn.Module, cases: Sequence[Case]) -> float:
@@ -56,100 +79,131 @@ def mean_dice(network: nn.Module, cases: Sequence[Case]) -> float:
     return sum(dice_by_class(network, cases, CLASSES)) / (CLASSES - 1)
 
 
-def by_site(network: nn.Module, sites: Sequence[Hospital]) -> dict[str, float]:
+def by_site(network: nn.Module, sites: Sequence[Hospital]) -> Dice:
     """Return the Dice on each site's held-back cases, and their plain mean."""
     found = {one.name: mean_dice(network, one.held_back) for one in sites}
     return found | {"mean": sum(found.values()) / len(found)}
 
 
-def share(network: nn.Module, site: Hospital, question: Question, base: dict, plan: Plan) -> bytes:
+def share(network: nn.Module, site: Hospital, question: Question, base: dict[str, Floats], plan: Plan) -> bytes:
     """Return one site's update as it would leave the building."""
     one = copy.deepcopy(network)
     put_into(one, base)
-    told = trained(one, site.training, plan, "cpu", CLASS_WEIGHTS)
+    told = trained(one, site.training, plan, "cpu")
     deltas = clipped(difference(weights_of(one, list(base)), base), RULES.clip_norm)
     return encode(Update(question, deltas, len(site.training), {"loss": told["loss"]}))
 
 
-def federated(
-    sites: Sequence[Hospital], seed: int, plan: Plan, rounds: int
-) -> tuple[nn.Module, list[dict[str, float]]]:
-    """Return the model after all rounds, and its Dice by site after each."""
-    network = fresh(seed)
+def federated(start: nn.Module, sites: Sequence[Hospital], plans: Mapping[str, Plan], rounds: int) -> list[Dice]:
+    """Return the Dice by site of the start and after each round."""
+    network = copy.deepcopy(start).eval()
     base = weights_of(network, shared_names(network, personal=False))
-    after = []
+    after = [by_site(network, sites)]
     for number in range(1, rounds + 1):
         digest, updates = digest_of(base), []
         for site in sites:
-            question = Question(f"study-{seed}", number, digest, site.name)
-            sent = share(network, site, question, base, replace(plan, seed=seed * 1000 + number))
-            updates.append(decode(sent, question, base))
+            question = Question("study", number, digest, site.name)
+            plan = replace(plans[site.name], seed=number)
+            updates.append(decode(share(network, site, question, base, plan), question, base))
         counted, refused = believed(updates, RULES)
         assert not refused, refused
         base = join(base, counted, RULES).weights
         put_into(network, base)
         after.append(by_site(network.eval(), sites))
-    return network, after
+    return after
 
 
-def alone(cases: Sequence[Case], seed: int, steps: int) -> nn.Module:
+def in_one_place(start: nn.Module, cases: Sequence[Case], steps: int) -> nn.Module:
     """Return a model trained on these cases in one go."""
-    network = fresh(seed)
-    trained(network, cases, replace(PLAN, steps=steps, proximal=0.0, seed=seed), "cpu", CLASS_WEIGHTS)
+    network = copy.deepcopy(start)
+    trained(network, cases, replace(PLAN, steps=steps, proximal=0.0), "cpu")
     return network
 
 
+def private_plan(site: Hospital, rounds: int) -> Plan:
+    """Return a plan whose noise keeps each patient of a site within the budget over all rounds."""
+    rate = sample_rate(len({one.patient for one in site.training}), PRIVATE)
+    noise = get_noise_multiplier(
+        target_epsilon=BUDGET, target_delta=DELTA, sample_rate=rate, steps=PRIVATE.steps * rounds, accountant="rdp"
+    )
+    return replace(PRIVATE, noise=float(noise))
+
+
+def spent(site: Hospital, plan: Plan, rounds: int) -> float:
+    """Return the ε of a patient of a site after all rounds."""
+    rate = sample_rate(len({one.patient for one in site.training}), plan)
+    return epsilon(plan.noise, rate, plan.steps * rounds, DELTA)
+
+
 @dataclass(frozen=True)
-class Outcome:
-    """One seed."""
+class Seed:
+    """One seed: who has which crop, and what all begin from."""
 
-    seed: int
-    rounds: list[dict[str, float]]
-    local: dict[str, float]
-    pooled: float
+    number: int
+    crops: Sequence[Crop]
 
-    @property
-    def federated(self) -> float:
-        """Mean Dice over all sites' held-back cases."""
-        return self.rounds[-1]["mean"]
+    def run(self, privacy: str, rounds: int) -> dict[str, Any]:
+        """Return a row of figures; those who train alone or pooled are run with "clip" only."""
+        sites, start = hospitals(self.crops, self.number), weak_start(self.number)
+        plans = {one.name: PLAN if privacy == "clip" else private_plan(one, rounds) for one in sites}
+        after = federated(start, sites, plans, rounds)
+        row: dict[str, Any] = {"subject": privacy, "run": self.number, "rounds": after}
+        print(
+            f"seed {self.number} {privacy}: mean Dice by round {[round(one['mean'], 3) for one in after]}", flush=True
+        )
+        if privacy == "dp":
+            return row | {"epsilon": {one.name: round(spent(one, plans[one.name], rounds), 2) for one in sites}}
+        steps = rounds * PLAN.steps
+        local = {one.name: by_site(in_one_place(start, one.training, steps), sites) for one in sites}
+        pooled = by_site(in_one_place(start, cases_of(sites), steps * len(sites)), sites)
+        return row | {"local": local, "pooled": pooled}
 
 
-def study(folder: Path | None, seed: int, plan: Plan, rounds: int, *, baselines: bool) -> Outcome:
-    """Run one seed; every model sees the same number of batches."""
-    sites = hospitals(folder, seed)
-    _, after = federated(sites, seed, plan, rounds)
-    if not baselines:
-        return Outcome(seed, after, {}, float("nan"))
-    each = {one.name: by_site(alone(one.training, seed, rounds * plan.steps), sites)["mean"] for one in sites}
-    pooled = by_site(alone(cases_of(sites), seed, rounds * plan.steps * len(sites)), sites)["mean"]
-    return Outcome(seed, after, each, pooled)
+def keep(record: Record, row: dict[str, Any]) -> None:
+    """Keep a row, with its differences, and print them."""
+    figure = row["rounds"][-1]["mean"]
+    if row["subject"] == "dp":
+        print(f"  dp {figure:.3f}, the start {row['rounds'][0]['mean']:.3f}, ε {row['epsilon']}")
+    else:
+        local, pooled = row["local"].values(), row["pooled"]["mean"]
+        alone = sum(one["mean"] for one in local) / len(local)
+        at_home = sum(one[name] for name, one in row["local"].items()) / len(local)
+        row |= {"federated_minus_local_dice": figure - alone, "federated_minus_pooled_dice": figure - pooled}
+        print(f"  federated {figure:.3f}, alone {alone:.3f} (at home {at_home:.3f}), pooled {pooled:.3f}")
+    record.rows.append(row)
+
+
+def cost_of_privacy(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Return what privacy took from the Dice of each seed that was run both ways."""
+    last = {(row["subject"], row["run"]): row["rounds"][-1]["mean"] for row in rows}
+    return [last["dp", run] - figure for (kind, run), figure in last.items() if kind == "clip" and ("dp", run) in last]
 
 
 def main() -> None:
-    """Print one line of JSON for each seed."""
+    """Run the study."""
     parser = argparse.ArgumentParser(prog="python -m bench.federation_study")
-    parser.add_argument(
-        "--crops", type=Path, help="folder with images/ and labels/; made-up crops where it is not given"
-    )
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each site in each round")
-    parser.add_argument("--privacy", choices=["clip", "dp"], default="clip")
+    parser.add_argument("--privacy", choices=["clip", "dp"], nargs="+", default=["clip", "dp"])
     given = parser.parse_args()
-    plan = replace(PLAN if given.privacy == "clip" else PRIVATE, steps=given.steps)
-    for seed in range(1, given.seeds + 1):
-        began = time.process_time()
-        one = study(given.crops, seed, plan, given.rounds, baselines=given.privacy == "clip")
-        told = {"seed": seed, "privacy": given.privacy, "rounds": one.rounds, "local": one.local, "pooled": one.pooled,
-                "cpu_s": round(time.process_time() - began, 1)}  # fmt: skip
-        if given.privacy == "dp":
-            told["epsilon"] = {
-                site.name: round(
-                    epsilon(plan.noise, sample_rate(len(site.training), plan), plan.steps * given.rounds, DELTA), 2
-                )
-                for site in hospitals(given.crops, seed)
-            }
-        print(json.dumps(told), flush=True)
+    record = Record("federation-study", ("torch", "monai", "opacus"), patience_s=0)
+    with tempfile.TemporaryDirectory() as folder:
+        place = unpacked(Path(os.environ.get("CURIE_SHARED", "../shared")), Path(folder))
+        crops = crops_of(place)
+    print(f"{len(crops)} {'public' if place else 'made-up'} crops, {given.rounds} rounds", flush=True)
+    for seed in given.seeds:
+        for privacy in given.privacy:
+            keep(record, Seed(seed, crops).run(privacy, given.rounds))
+            record.write()
+    found = {
+        name: [row[name] for row in record.rows if name in row]
+        for name in ("federated_minus_local_dice", "federated_minus_pooled_dice")
+    }
+    for name, values in (found | {"dp_minus_clip_dice": cost_of_privacy(record.rows)}).items():
+        if values:
+            record.ratio(name, values)
+            print(f"{name:32}" + "".join(f"{one:8.3f}" for one in values))
+    print(record.write())
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ they are absent. What a scanner does to an image is drawn from its own seed, so 
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,10 @@ from models.synthesis import normal, smooth_field
 from models.zoo.hippocampus import phantom, read_crops
 
 MADE_UP = 60  # crops, where the public ones are absent
+FIRST_SEED = 900  # of those
+ARCHIVE = "data/mr_hippocampus_decathlon.tar.xz"  # below the folder of shared data
 HELD_BACK = 0.25  # of each hospital's patients
+Crop = tuple[Tensor, Tensor]  # image (1, x, y, z), 0 to 1; labels (x, y, z)
 
 
 @dataclass(frozen=True)
@@ -52,15 +56,35 @@ class Hospital:
     held_back: tuple[Case, ...]
 
 
-def hospitals(folder: Path | None, seed: int, most: int | None = None) -> list[Hospital]:
-    """Return the four hospitals; `seed` deals the crops, `most` bounds their number."""
-    crops = read_crops(folder) if folder else [phantom(900 + n) for n in range(MADE_UP)]
-    order = torch.randperm(len(crops), generator=torch.Generator().manual_seed(seed)).tolist()[:most]
-    found, first = [], 0
+def crops_of(folder: Path | None) -> list[Crop]:
+    """Return the crops in a folder with images/ and labels/, or made-up ones without a folder."""
+    return read_crops(folder) if folder else [phantom(FIRST_SEED + n) for n in range(MADE_UP)]
+
+
+def unpacked(shared: Path, place: Path) -> Path | None:
+    """Unpack the public crops into a folder and return where they lie; None where they are not there."""
+    if not (shared / ARCHIVE).exists():
+        return None
+    with tarfile.open(shared / ARCHIVE) as archive:
+        archive.extractall(place, filter="data")
+    return next(place.rglob("images")).parent
+
+
+def deal(count: int, seed: int) -> dict[str, list[int]]:
+    """Return which of `count` crops each hospital has."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    found, first = {}, 0
     for scanner in SCANNERS:
-        mine = order[first : first + round(scanner.share * len(order))]
-        first += len(mine)
-        cases = [as_seen(crops[n], scanner, n) for n in mine]
+        found[scanner.name] = order[first : first + round(scanner.share * count)]
+        first += len(found[scanner.name])
+    return found
+
+
+def hospitals(crops: Sequence[Crop], seed: int) -> list[Hospital]:
+    """Return the four hospitals; `seed` deals the crops."""
+    dealt, found = deal(len(crops), seed), []
+    for scanner in SCANNERS:
+        cases = [Case(*as_seen(crops[n], scanner, n), f"crop-{n}", scanner.name) for n in dealt[scanner.name]]
         found.append(
             Hospital(
                 scanner.name,
@@ -71,8 +95,8 @@ def hospitals(folder: Path | None, seed: int, most: int | None = None) -> list[H
     return found
 
 
-def as_seen(crop: tuple[Tensor, Tensor], scanner: Scanner, number: int) -> Case:
-    """Return a crop as a scanner shows it, 0 to 1."""
+def as_seen(crop: Crop, scanner: Scanner, number: int) -> Crop:
+    """Return a crop as a scanner shows it, 0 to 1.5."""
     image, labels = crop
     random = torch.Generator().manual_seed(number)
     seen = image.clamp(0, 1) ** scanner.gamma
@@ -85,7 +109,7 @@ def as_seen(crop: tuple[Tensor, Tensor], scanner: Scanner, number: int) -> Case:
         seen = seen * torch.exp(smooth_field(random, 1, seen.shape[1:], 3)[0] * scanner.bias)
     if scanner.noise:
         seen = seen + normal(random, *seen.shape) * scanner.noise
-    return Case(seen.clamp(0, 1.5), labels.long(), f"crop-{number}", scanner.name)
+    return seen.clamp(0, 1.5), labels.long()
 
 
 def cases_of(several: Sequence[Hospital]) -> list[Case]:

@@ -18,9 +18,9 @@ QUIET_LOAD = 2.0
 WAIT_S = 600.0
 
 
-def wait_until_quiet() -> bool:
-    """Wait up to ten minutes while the load is above 2; returns whether it went below."""
-    deadline = time.monotonic() + WAIT_S
+def wait_until_quiet(patience_s: float) -> bool:
+    """Wait while the load is above 2, but no longer than told; returns whether it went below."""
+    deadline = time.monotonic() + patience_s
     while os.getloadavg()[0] > QUIET_LOAD:
         if time.monotonic() > deadline:
             return False
@@ -38,13 +38,13 @@ def _cpu() -> str:
 class Record:
     """One benchmark's rows and ratios, and the state of the host around them."""
 
-    def __init__(self, name: str, libraries: Sequence[str]) -> None:
+    def __init__(self, name: str, libraries: Sequence[str], patience_s: float = WAIT_S) -> None:
         self.name = name
         self.rows: list[dict[str, Any]] = []
         self.ratios: dict[str, dict[str, Any]] = {}
         self.gpu: str | None = None
         self.versions = {library: version(library) for library in libraries}
-        self.quiet = wait_until_quiet()
+        self.quiet = wait_until_quiet(patience_s)
         self.when = datetime.now(UTC).isoformat(timespec="seconds")
         self.load_before = os.getloadavg()[0]
 

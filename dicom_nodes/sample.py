@@ -58,11 +58,20 @@ def template_axial(kind: str) -> tuple[Array, np.ndarray]:
 
 def write_sample(folder: Path, study_key: str = "sample") -> list[Path]:
     """Write the sample as one MR series; another `study_key` gives another study of the same head."""
-    voxels, affine = template_axial("t1")
+    return write_series(folder, *template_axial("t1"), study_key)
+
+
+def write_series(folder: Path, voxels: Array, affine: np.ndarray, study_key: str, **replaced: str) -> list[Path]:
+    """Write voxels (k, j, i), at least 0, as one axial MR series; `affine` as of `template_axial`.
+
+    `replaced`: attributes by keyword that are to differ from the sample's.
+    """
     stored = np.rint(voxels * (BRIGHTEST / voxels.max())).clip(0, BRIGHTEST).astype("<u2")
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for ds in _slices(stored, affine, study_key):
+        for keyword, value in replaced.items():
+            setattr(ds, keyword, value)
         path = folder / f"{ds.InstanceNumber:04d}.dcm"
         ds.save_as(path, enforce_file_format=True)
         paths.append(path)

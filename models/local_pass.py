@@ -91,10 +91,8 @@ def put_into(network: nn.Module, weights: Weights) -> None:
         state[name].copy_(torch.from_numpy(np.ascontiguousarray(one)))
 
 
-def trained(
-    network: nn.Module, cases: Sequence[Case], plan: Plan, device: str, weights: Sequence[float] = ()
-) -> dict[str, float]:
-    """Train `network` in place on all cases and return the loss; `weights` are those of classes in the entropy.
+def trained(network: nn.Module, cases: Sequence[Case], plan: Plan, device: str) -> dict[str, float]:
+    """Train `network` in place on all cases and return the loss.
 
     Deterministic on a CPU for the same arguments. Raises RoundRefused where there is no case.
     """
@@ -103,7 +101,7 @@ def trained(
     if plan.noise > 0:
         return _privately(network, cases, plan, device)
     budget = Budget(
-        minutes=math.inf, steps=plan.steps, batch=plan.batch, crops=((0.0, plan.crop),), class_weights=tuple(weights),
+        minutes=math.inf, steps=plan.steps, batch=plan.batch, crops=((0.0, plan.crop),),
         learning_rate=plan.learning_rate, averaging=AVERAGING, checkpoint_s=math.inf, seed=plan.seed,
         mixed_precision=plan.mixed_precision, proximal=plan.proximal,
     )  # fmt: skip

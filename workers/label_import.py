@@ -47,6 +47,7 @@ class Import:
     catalogue: Catalogue
     declared: Declaration
     author: str = ""
+    scanner: str = "unknown"  # of NIfTI files, which do not say
     numbers: Mapping[int, int] | None = None  # of NIfTI files: number in the file → label
     images: Mapping[str, HeldSeries] = field(default_factory=dict)  # beside those of the spool
 
@@ -119,7 +120,7 @@ class Import:
         key = hashlib.sha256(f"file {image.name}".encode()).hexdigest()
         told = Told(
             "import", label_uid, self.author, changed_at(labels), "", volume.series_instance_uid,
-            patient_hash(self.settings, key), "unknown",
+            patient_hash(self.settings, key), self.scanner,
         )  # fmt: skip
         return self._keep(volume, found, regions, told)
 
@@ -138,7 +139,7 @@ class Import:
 
 
 def begin(
-    settings: Settings, catalogue: Catalogue, package: str, author: str = "", numbers: str = "",
+    settings: Settings, catalogue: Catalogue, package: str, author: str = "", scanner: str = "", numbers: str = "",
     images: Path | None = None,
 ) -> Import:  # fmt: skip
     """Return an import into the active version of a package. `numbers`: "1=1,2=2". Raises SettingsError or Missing."""
@@ -150,7 +151,9 @@ def begin(
     if images is not None and not images.is_dir():
         raise Missing(f"{images} is no folder")
     found = images_in(images) if images else {}
-    return Import(settings, catalogue, declared, author, mapped(numbers) if numbers else None, found)
+    return Import(
+        settings, catalogue, declared, author, scanner or "unknown", mapped(numbers) if numbers else None, found
+    )
 
 
 def mapped(text: str) -> dict[int, int]:

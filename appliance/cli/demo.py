@@ -98,7 +98,7 @@ def _watch(path: Path | None, folder: Path, as_json: bool) -> dict[str, Any]:
         show("starting broker, receiver, dispatch, worker, delivery and a small PACS")
         stack.enter_context(demo_house(settings, file, home))
         show(f"sending {len(files)} images by C-STORE")
-        study = _send(files, settings)
+        study = send(files, settings)
         told = _wait(study, settings, show)
         show("drawing the picture")
         return _gather(told, settings, folder, files, sample=path is None)
@@ -193,7 +193,7 @@ def _keep(house: Any, stop: threading.Event) -> None:
         house.step()
 
 
-def _send(files: Sequence[Path], settings: Settings) -> str:
+def send(files: Sequence[Path], settings: Settings) -> str:
     """Send the files as a scanner would; return the Study Instance UID of the first."""
     from dicom_nodes import sender
     from dicom_nodes.header import read_header

@@ -54,6 +54,7 @@ def label_import(
         list[Path], typer.Argument(help="SEG or RTSTRUCT files, folders of them, or folders with images/ and labels/.")
     ],
     author: Annotated[str, typer.Option(help="Who drew the labels; else as the files say.")] = "",
+    scanner: Annotated[str, typer.Option(help="Which machine made NIfTI images: judged by itself.")] = "",
     images: Annotated[Path | None, typer.Option(help="Folder of images that the appliance does not hold.")] = None,
     numbers: Annotated[str, typer.Option("--map", help='What numbers in NIfTI files are: "1=1,2=2".')] = "",
     json: JsonOption = False,
@@ -66,7 +67,7 @@ def label_import(
     settings = load(config)
     catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
     try:
-        found = list(begin(settings, catalogue, package, author, numbers, images).run(paths))
+        found = list(begin(settings, catalogue, package, author, scanner, numbers, images).run(paths))
     finally:
         catalogue.close()
     refused = [one for one in found if one.reason and one.reason != training.KNOWN]

@@ -25,15 +25,17 @@ def test_labels_are_imported_counted_and_forgotten(tmp_path: Path) -> None:
     home, crops = tmp_path / "home", tmp_path / "crops"
     write_pair(crops, "good.nii.gz", 1)
     write_pair(crops, "strange.nii.gz", 9)
-    ran = curie("federation", "label-import", "hippocampus", str(crops), "--author", "Joliot", cwd=home)
+    ran = curie(
+        "federation", "label-import", "hippocampus", str(crops), "--author", "Joliot", "--scanner", "Skyra", cwd=home
+    )
     assert ran.returncode == 1
     assert len(ran.stderr.splitlines()) == 1
     assert "strange.nii.gz: it holds the label 9" in ran.stderr
     assert "1 cases kept; of 2 files 0 were known and 1 not kept" in ran.stdout
     told = json.loads(curie("federation", "data", "--json", cwd=home).stdout)
     (counted,) = told["cases"]
-    assert (counted["package"], counted["source"], counted["cases"], counted["patients"]) == (
-        "hippocampus", "import", 1, 1,
+    assert tuple(counted[name] for name in ("package", "scanner", "source", "cases", "patients")) == (
+        "hippocampus", "Skyra", "import", 1, 1,
     )  # fmt: skip
     assert "hippocampus" in curie("federation", "data", cwd=home).stdout
     out = curie("federation", "opt-out", "MRN 4711", "--reason", "asked", "--json", cwd=home)

@@ -31,7 +31,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def site(tmp_path: Path, package: Path) -> Iterator[Site]:
     """A site with eight cases, whose trainer answers at once."""
-    party = Party(tmp_path / "one", hospital_settings("one", 8002, "tiny", {"min_new_cases": 1}), "sidecar")
+    party = Party(tmp_path / "one", hospital_settings("one", 8002, "tiny", {"min_new_cases": 1}))
     party.install(package)
     settings = load(party.file)
     keep_cases(settings, 8, 1)

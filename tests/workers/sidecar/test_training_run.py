@@ -36,7 +36,7 @@ def hospital(tmp_path: Path, package: Path) -> Made:
 
     def made(**more: Any) -> tuple[Settings, Path]:
         text = hospital_settings("one", 8002, "tiny", {"min_new_cases": 1} | more)
-        party = Party(tmp_path / "one", text, "sidecar")
+        party = Party(tmp_path / "one", text)
         party.install(package)
         settings = load(party.file)
         keep_cases(settings, 8, 2)  # two of them are held back
