@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import fmean, pstdev
 
+ALL = "all"  # stands for all scanners in a score
 FEWEST = 10  # results on either side from which drift is looked for
 
 
@@ -21,6 +22,7 @@ class TrialPolicy:
     shadow_studies: int = 20
     shadow_days: float = 14.0  # whichever comes first, once one study was compared
     least_dice: float = 0.7  # to the active version's results in shadow, of the worst structure's median
+    agreement_margin: float = 0.1  # … or, where the active version is poor itself, so much below its own Dice
     auto_promote: bool = False
     correction_limit: float = 0.3  # share of results that radiologists corrected
     correction_results: int = 20  # results from which that share says anything
@@ -34,6 +36,7 @@ class Shadowed:
     since: datetime
     studies: int
     least_dice: float | None  # of the worst structure's median; None where nothing was to compare
+    active_dice: float | None = None  # of the active version's worst structure on held-back cases, where there are any
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,22 @@ def after_shadow(seen: Shadowed, policy: TrialPolicy, now: datetime) -> Step:
     if not seen.studies or (seen.studies < policy.shadow_studies and days < policy.shadow_days):
         left = f"{seen.studies} of {policy.shadow_studies} studies, {max(days, 0):.1f} of {policy.shadow_days:g} days"
         return Step("wait", f"in shadow: {left}")
-    if seen.least_dice is not None and seen.least_dice < policy.least_dice:
-        return Step("retire", f"in shadow it agrees with the active version by Dice {seen.least_dice:.2f} alone")
+    least = least_agreement(seen, policy)
+    if seen.least_dice is not None and seen.least_dice < least:
+        said = f"in shadow it agrees with the active version by Dice {seen.least_dice:.2f} alone (at least {least:.2f})"
+        return Step("retire", said)
     said = f"no worse on held-back cases, {seen.studies} studies in shadow"
     return Step("promote", said) if policy.auto_promote else Step("ready", f"{said}: `curie models promote` decides")
+
+
+def least_agreement(seen: Shadowed, policy: TrialPolicy) -> float:
+    """Return how far a candidate must agree with the active version: no better than that agrees with the truth.
+
+    Where the active version is poor on held-back cases, a candidate that is right cannot but differ from it.
+    """
+    if seen.active_dice is None:
+        return policy.least_dice
+    return max(0.0, min(policy.least_dice, seen.active_dice - policy.agreement_margin))
 
 
 @dataclass(frozen=True)

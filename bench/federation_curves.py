@@ -32,10 +32,10 @@ class Shape:
 
     rounds: int
     steps: int  # of each site in each round
-    start_steps: int  # of the weak start, on made-up crops
+    start_steps: int  # of the weak start
 
 
-PUBLIC, MADE_UP = Shape(rounds=5, steps=30, start_steps=40), Shape(rounds=3, steps=10, start_steps=10)
+PUBLIC, MADE_UP = Shape(rounds=5, steps=30, start_steps=40), Shape(rounds=2, steps=20, start_steps=60)
 
 
 def hospital_of(file: Path, package: str) -> Hospital:

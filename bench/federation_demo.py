@@ -35,7 +35,7 @@ from bench.consortium import Consortium, Party, wait_for
 from bench.federation_curves import MADE_UP, PUBLIC, Shape, baseline, federated_curve
 from bench.federation_figures import Curves, draw, table
 from bench.federation_study import ARCHITECTURE, PLAN, RULES, WINDOW, weak_start
-from bench.hospitals import SCANNERS, Crop, as_seen, crops_of, deal, unpacked
+from bench.hospitals import EARLIER, SCANNERS, Crop, Deal, as_seen, crops_of, deal, unpacked
 from bench.receivers import free_port
 from bench.record import Record
 from dicom_nodes.sample import write_series
@@ -46,8 +46,7 @@ from models.zoo.hippocampus import phantom
 from models.zoo.hippocampus_package import declaration
 
 PACKAGE, START, CANDIDATE = "hippocampus", "0.3.0", "0.3.1"
-LATER = 4  # crops that no hospital learns from: they come as studies when the candidate is there
-SHADOWED = 3  # studies that a candidate reads unseen
+SHADOWED = 3  # studies that a candidate reads unseen; the last of LATER is read by it alone
 BRIGHTEST = 1000  # of the images that hospitals have
 LIMIT_S = 900
 AXIAL = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1.0]])  # (k, j, i, 1) → LPS, 1 mm
@@ -71,7 +70,7 @@ package = "hippocampus"
 destinations = ["pacs"]
 match = {{ Modality = "MR" }}
 """
-CARD = "# hippocampus, weak start\n\nTrained on made-up crops alone, to be taught by federated rounds.\n"
+CARD = "# hippocampus, weak start\n\nTrained on a few crops for a minute, to be taught by federated rounds.\n"
 
 
 def main() -> None:
@@ -100,6 +99,11 @@ class Demo:
     shape: Shape
     began: float = field(default_factory=time.monotonic)
 
+    @property
+    def dealt(self) -> Deal:
+        """Who has which crop."""
+        return deal(len(self.crops), self.seed)
+
     def run(self) -> bool:
         """Return whether the candidate was promoted, and read a study."""
         kind = "public" if self.shape is PUBLIC else "made-up"
@@ -109,7 +113,7 @@ class Demo:
         house = self._house(start)
         sites = {site.name: site.file for site in house.sites}
         with ExitStack() as stack:
-            pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
+            pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), os.nice, (19,)))
             pooled = pool.submit(baseline, [*sites.values()], [*sites.values()], start, self.shape)
             alone = {
                 name: pool.submit(baseline, [one], [*sites.values()], start, self.shape) for name, one in sites.items()
@@ -132,8 +136,8 @@ class Demo:
 
     def _start(self) -> Path:
         """Write and sign the package that all begin from."""
-        self.say("a weak start: trained on made-up crops alone")
-        network = weak_start(self.seed, self.shape.start_steps)
+        self.say(f"a weak start: trained on {EARLIER} crops that no hospital has")
+        network = weak_start([self.crops[one] for one in self.dealt.earlier], self.seed, self.shape.start_steps)
         declared = declaration(START, ARCHITECTURE, WINDOW)
         del declared["locator"]
         with warnings.catch_warnings():
@@ -164,14 +168,13 @@ class Demo:
         house.invite_all()
         with ThreadPoolExecutor(2) as two:
             list(two.map(lambda party: take_package(party, start), (house.central, *house.sites)))
-            dealt = deal(len(self.crops) - LATER, self.seed)
-            list(two.map(lambda site: self._import(site, dealt[site.name]), house.sites))
+            list(two.map(self._import, house.sites))
         return house
 
-    def _import(self, site: Party, numbers: list[int]) -> None:
+    def _import(self, site: Party) -> None:
         """Give a hospital its labelled cases, as its scanner sees them."""
         scanner = next(one for one in SCANNERS if one.name == site.name)
-        for number in numbers:
+        for number in self.dealt.sites[site.name]:
             write_pair(site.folder / "labelled", number, as_seen(self.crops[number], scanner, number))
         words = ("--map", "1=1,2=2", "--author", "Decathlon", "--scanner", f"{scanner.name} 1")
         said = done(site, "federation", "label-import", PACKAGE, str(site.folder / "labelled"), *words)
@@ -215,9 +218,8 @@ class Demo:
             one = wait_for("the candidate's trial", lambda s=site: candidate(s), LIMIT_S, every_s=2)
             self.say(f"{site.name}: {one['state']}, {one['reason']}")
         north = house.sites[0]
-        later = self.crops[-LATER:]
-        for number, crop in enumerate(later[:SHADOWED], start=1):
-            self._study(north, crop, number)
+        for number in self.dealt.later[:SHADOWED]:
+            self._study(north, number)
         self.say(f"{SHADOWED} new patients at north; the candidate reads them beside the active version, unseen")
         one = wait_for("the end of shadow", lambda: candidate(north, but=("shadow",)), LIMIT_S, every_s=2)
         self.say(f"north: {one['state']}, {one['reason']}")
@@ -226,15 +228,15 @@ class Demo:
         reason = "no worse on held-back cases, agrees in shadow"
         done(north, "models", "promote", f"{PACKAGE}@{CANDIDATE}", "--by", "Marie", "--reason", reason)
         self.say("a person promotes it: `curie models promote`")
-        study = self._study(north, later[-1], LATER)
+        study = self._study(north, self.dealt.later[-1])
         outcome = wait_for("the next study", lambda: delivered(north, study), LIMIT_S, every_s=2)
         self.say(f"the next patient is read by {outcome['package']}@{outcome['version']}: {outcome['outcome']}")
         console.print(done(north, "federation", "status"), markup=False)
         return bool(outcome["version"] == CANDIDATE)
 
-    def _study(self, north: Party, crop: Crop, number: int) -> str:
+    def _study(self, north: Party, number: int) -> str:
         """Send a crop as a new patient's MR study; returns its UID."""
-        image, _ = as_seen(crop, SCANNERS[0], 1000 + number)
+        image, _ = as_seen(self.crops[number], SCANNERS[0], number)
         voxels = np.ascontiguousarray(image[0].numpy().transpose(2, 1, 0)[:, ::-1, ::-1])  # feet to head, LPS
         told = {"PatientID": f"LATER-{number}", "PatientName": f"Later^{number}", "Manufacturer": "north",
                 "StudyDescription": "hippocampus", "SeriesDescription": "T1 crop"}  # fmt: skip

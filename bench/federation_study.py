@@ -20,7 +20,7 @@ import torch
 from opacus.accountants.utils import get_noise_multiplier
 from torch import nn
 
-from bench.hospitals import Crop, Hospital, cases_of, crops_of, hospitals, unpacked
+from bench.hospitals import Crop, Hospital, cases_of, crops_of, deal, hospitals, unpacked
 from bench.record import Record
 from models.federation import (
     Floats,
@@ -35,10 +35,10 @@ from models.federation import (
     encode,
     join,
 )
+from models.hold_out import Reader
 from models.local_pass import (
     Case,
     Plan,
-    dice_by_class,
     epsilon,
     put_into,
     sample_rate,
@@ -47,41 +47,37 @@ from models.local_pass import (
     weights_of,
 )
 from models.networks import build
-from models.zoo.hippocampus import phantom
+from models.operations import SlidingWindow
 from workers.sidecar.training_run import DELTA
 
 ARCHITECTURE = (
     "thin-unet",
     {"inputs": 1, "classes": 3, "channels": [8, 16, 32, 64], "down": [2, 2, 2, 2], "up": [2, 2, 2]},
 )
-CLASSES = 3
+STRUCTURES = ("anterior", "posterior")
 WINDOW = (32, 48, 32)  # voxels; a crop is about 35 × 50 × 35
-START_CASES, START_STEPS = 20, 40  # made up
+WINDOWS = SlidingWindow(mode="sliding_window", roi=WINDOW, overlap=0.25, blend="gaussian", batch=2)
+START_STEPS, START_RATE = 90, 1e-2
 ROUNDS = 6
-PLAN = Plan(steps=40, batch=2, crop=WINDOW, learning_rate=3e-3, proximal=0.01)
+PLAN = Plan(steps=40, batch=2, crop=WINDOW, learning_rate=6e-3, proximal=0.01)
 RULES = Rules(clip_norm=20.0, min_sites=2)
 BUDGET = 8.0  # ε of each patient after all rounds
 PRIVATE = Plan(steps=20, batch=4, crop=WINDOW, learning_rate=0.005)
 Dice = dict[str, float]  # by site, and "mean" over them
 
 
-def weak_start(seed: int, steps: int = START_STEPS) -> nn.Module:
-    """Return a network that has seen made-up crops alone."""
+def weak_start(crops: Sequence[Crop], seed: int, steps: int = START_STEPS) -> nn.Module:
+    """Return a network that has learned from a few crops, which no hospital has."""
     torch.manual_seed(seed)
     network = build(*ARCHITECTURE)
-    cases = [Case(*phantom(seed * 1000 + number), f"made-up-{number}") for number in range(START_CASES)]
-    trained(network, cases, replace(PLAN, steps=steps, seed=seed), "cpu")
+    cases = [Case(image, labels.long(), f"earlier-{number}") for number, (image, labels) in enumerate(crops)]
+    trained(network, cases, replace(PLAN, steps=steps, learning_rate=START_RATE, seed=seed), "cpu")
     return network
-
-
-def mean_dice(network: nn.Module, cases: Sequence[Case]) -> float:
-    """Return the mean over both parts of the hippocampus."""
-    return sum(dice_by_class(network, cases, CLASSES)) / (CLASSES - 1)
 
 
 def by_site(network: nn.Module, sites: Sequence[Hospital]) -> Dice:
     """Return the Dice on each site's held-back cases, and their plain mean."""
-    found = {one.name: mean_dice(network, one.held_back) for one in sites}
+    found = {one.name: Reader(network, one.held_back, STRUCTURES, WINDOWS).mean() for one in sites}
     return found | {"mean": sum(found.values()) / len(found)}
 
 
@@ -144,7 +140,9 @@ class Seed:
 
     def run(self, privacy: str, rounds: int) -> dict[str, Any]:
         """Return a row of figures; those who train alone or pooled are run with "clip" only."""
-        sites, start = hospitals(self.crops, self.number), weak_start(self.number)
+        dealt = deal(len(self.crops), self.number)
+        sites = hospitals(self.crops, dealt)
+        start = weak_start([self.crops[one] for one in dealt.earlier], self.number)
         plans = {one.name: PLAN if privacy == "clip" else private_plan(one, rounds) for one in sites}
         after = federated(start, sites, plans, rounds)
         row: dict[str, Any] = {"subject": privacy, "run": self.number, "rounds": after}

@@ -9,12 +9,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import nn
-
 from models.engines.torch import trained_network
 from models.federation import Floats, Weights, difference
-from models.local_pass import Case, Plan, dice_by_class, put_into, shared_names, trained, weights_of
-from models.outputs import Segmentation
+from models.hold_out import reader_of
+from models.local_pass import Case, Plan, put_into, shared_names, trained, weights_of
 from models.package import Package
 
 
@@ -43,21 +41,12 @@ def contribution(
     put_into(network, base)
     if plan.personal and own:
         put_into(network, own)
-    before = mean_dice(network, cases[1], package)
+    before = reader_of(package, network, cases[1]).mean()
     metrics = trained(network, cases[0], plan, device)
-    metrics |= {"dice_before": before, "dice_after": mean_dice(network, cases[1], package)}
+    metrics |= {"dice_before": before, "dice_after": reader_of(package, network, cases[1]).mean()}
     after, shared = weights_of(network, list(base)), set(shared_names(network, personal=plan.personal))
     return Contribution(
         difference({name: after[name] if name in shared else base[name] for name in base}, base),
         {name: round(value, 5) for name, value in metrics.items() if math.isfinite(value)},
         {name: one for name, one in after.items() if name not in shared},
     )
-
-
-def mean_dice(network: nn.Module, cases: Sequence[Case], package: Package) -> float:
-    """Return the mean Dice over structures, NaN where there is no case or the package outlines nothing."""
-    outputs = package.manifest.outputs
-    if not cases or not isinstance(outputs, Segmentation):
-        return math.nan
-    known = [one for one in dice_by_class(network.eval(), cases, len(outputs.segments) + 1) if math.isfinite(one)]
-    return sum(known) / len(known) if known else math.nan

@@ -1,23 +1,74 @@
-"""Two versions of a package on the cases that a site held back: is the newer one no worse?
+"""Versions of a package on the cases that a site held back: how right is each, and is the newer one no worse?
 
-Counted for each structure over all cases and for each scanner by itself, since a mean may hide one machine that lost.
-Networks and arrays in, figures out: it must never promote anything.
+Read by windows, as studies are, and counted for each structure over all cases and for each scanner by itself, since a
+mean may hide one machine that lost. Networks and arrays in, figures out: it must never promote anything.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 
-import numpy as np
+import torch
 from torch import nn
 
-from models.local_pass import Case, dice_of
+from appliance.trial import ALL as ALL
+from models.engines.torch import TorchEngine
+from models.inference import as_windows, sliding_window
+from models.local_pass import Case
+from models.operations import SlidingWindow
+from models.outputs import Segmentation
+from models.package import Package
 
-ALL = "all"
 FEWEST = 3  # cases of one scanner from which its mean says anything
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One network and the cases as it sees them."""
+
+    network: nn.Module
+    cases: Sequence[Case]
+    structures: Sequence[str]  # names of classes 1, 2 …
+    windows: SlidingWindow
+
+    def dice(self) -> Iterator[dict[str, float]]:
+        """Yield the Dice of each structure for each case; without one that neither truth nor answer holds."""
+        engine = TorchEngine(self.network, "torch", "cpu")
+        for case in self.cases:
+            answer = sliding_window(case.image, engine, self.windows).argmax(0)
+            found = {name: _dice(answer == n, case.labels == n) for n, name in enumerate(self.structures, start=1)}
+            yield {name: one for name, one in found.items() if not math.isnan(one)}
+
+    def by_structure(self) -> dict[str, float]:
+        """Return the mean over cases of each structure that any case holds."""
+        found: dict[str, list[float]] = defaultdict(list)
+        for one in self.dice():
+            for name, dice in one.items():
+                found[name].append(dice)
+        return {name: fmean(several) for name, several in found.items()}
+
+    def mean(self) -> float:
+        """Return the mean over structures; NaN where there is nothing to judge by."""
+        found = self.by_structure().values()
+        return fmean(found) if found else math.nan
+
+
+def reader_of(package: Package, network: nn.Module, cases: Sequence[Case]) -> Reader:
+    """Return a reader of a segmentation's cases; of none for a package that outlines nothing."""
+    declared = package.manifest
+    if not isinstance(declared.outputs, Segmentation):
+        return Reader(network, (), (), as_windows(declared.inference))
+    names = [one.name for one in declared.outputs.segments]
+    return Reader(network, cases, names, as_windows(declared.inference))
+
+
+def _dice(found: torch.Tensor, truth: torch.Tensor) -> float:
+    size = float(found.sum() + truth.sum())
+    return 2 * float((found & truth).sum()) / size if size else math.nan
 
 
 @dataclass(frozen=True)
@@ -35,22 +86,21 @@ class Score:
         return asdict(self) | {"active": round(self.active, 4), "candidate": round(self.candidate, 4)}
 
 
-def scores(candidate: nn.Module, active: nn.Module, cases: Sequence[Case], structures: Sequence[str]) -> list[Score]:
-    """Return the scores of every structure on all cases, and on each scanner that has FEWEST of them.
+def scores(candidate: Reader, active: Reader) -> list[Score]:
+    """Return the scores of every structure of both on all cases, and on each scanner that has FEWEST of them.
 
-    `structures`: names of classes 1, 2 …; a case in which neither truth nor answer holds one does not count for it.
+    Both have the same cases in the same order, each on its own grid. A case in which neither truth nor answer holds a
+    structure does not count for it; one that a single side holds counts 0 for the other.
     """
     pairs: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for case in cases:
-        old, new = (dice_of(network, case, len(structures) + 1) for network in (active, candidate))
-        for structure, before, after in zip(structures, old, new, strict=True):
-            if math.isnan(before) and math.isnan(after):
-                continue
-            pair = float(np.nan_to_num(before)), float(np.nan_to_num(after))
-            pairs[structure, ALL].append(pair)
-            pairs[structure, case.scanner].append(pair)
+    for case, new, old in zip(candidate.cases, candidate.dice(), active.dice(), strict=True):
+        for structure in new.keys() | old.keys():
+            if structure in candidate.structures and structure in active.structures:
+                pair = old.get(structure, 0.0), new.get(structure, 0.0)
+                pairs[structure, ALL].append(pair)
+                pairs[structure, case.scanner].append(pair)
     return [
-        Score(structure, scanner, len(several), *(float(np.mean(one)) for one in zip(*several, strict=True)))
+        Score(structure, scanner, len(several), *(fmean(one) for one in zip(*several, strict=True)))
         for (structure, scanner), several in sorted(pairs.items())
         if scanner == ALL or len(several) >= FEWEST
     ]

@@ -28,7 +28,7 @@ from models.transforms import prepared
 from models.zoo.augmentation import Variation, varied
 
 AVERAGING = 0.9  # of the moving average in a short run
-MULTIPLE = 16  # every side of an input of a U-Net that is judged whole
+ON_A_LABEL = 0.5  # share of windows that have a labelled voxel in their middle, where a case is larger than a window
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -119,9 +119,23 @@ def drawer(cases: Sequence[Case], how: Variation = Variation()) -> Draw:  # noqa
 
     def draw(random: torch.Generator, crop: Sequence[int]) -> tuple[Tensor, Tensor]:
         case = cases[int(torch.randint(len(cases), (), generator=random))]
-        return varied(case.image, case.labels, random, crop, how)
+        return varied(case.image, case.labels, random, crop, how, somewhere(case.labels, random, crop))
 
     return draw
+
+
+def somewhere(labels: Tensor, random: torch.Generator, crop: Sequence[int]) -> Tensor:
+    """Return how far from the middle of a case a window lies, in voxels: around a label half the time, else free."""
+    size = torch.tensor(labels.shape)
+    most = ((size - torch.tensor(crop)) / 2).clamp(min=0)  # so that the window stays inside
+    if not most.any():
+        return most
+    anywhere = (2 * torch.rand(len(crop), generator=random) - 1) * most
+    labelled = labels.nonzero() if float(torch.rand((), generator=random)) < ON_A_LABEL else labels.new_zeros(0)
+    if not len(labelled):
+        return anywhere
+    around = labelled[int(torch.randint(len(labelled), (), generator=random))] - (size - 1) / 2
+    return torch.minimum(torch.maximum(around, -most), most)
 
 
 def _privately(network: nn.Module, cases: Sequence[Case], plan: Plan, device: str) -> dict[str, float]:
@@ -186,32 +200,3 @@ def epsilon_of(rounds: Sequence[tuple[float, float, int]], delta: float) -> floa
     accountant = RDPAccountant()
     accountant.history = list(rounds)
     return float(accountant.get_epsilon(delta))
-
-
-def dice_by_class(network: nn.Module, cases: Sequence[Case], classes: int) -> list[float]:
-    """Return the mean Dice over cases of each class but background; nan where no case holds a class."""
-    scored = [dice_of(network, case, classes) for case in cases]
-    found = []
-    for n in range(classes - 1):
-        there = [one[n] for one in scored if not math.isnan(one[n])]
-        found.append(float(np.mean(there)) if there else math.nan)
-    return found
-
-
-@torch.no_grad()
-def dice_of(network: nn.Module, case: Case, classes: int) -> list[float]:
-    """Return the Dice of each class but background on one whole image; nan where neither side holds it."""
-    found, dice = _labels(network, case.image), []
-    for number in range(1, classes):
-        ours, truth = found == number, case.labels == number
-        size = float(ours.sum() + truth.sum())
-        dice.append(2 * float((ours & truth).sum()) / size if size else math.nan)
-    return dice
-
-
-def _labels(network: nn.Module, image: Tensor) -> Tensor:
-    sides = [(-size) % MULTIPLE for size in image.shape[1:]]
-    padded = functional.pad(image[None], [0, sides[2], 0, sides[1], 0, sides[0]])
-    x, y, z = image.shape[1:]
-    labels: Tensor = network(padded).argmax(1)[0][:x, :y, :z]
-    return labels

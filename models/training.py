@@ -88,7 +88,7 @@ class Training:
     def __init__(self, network: nn.Module, draw: Draw, budget: Budget, device: str, folder: Path) -> None:
         flat = any(isinstance(one, nn.Conv2d) for one in network.modules())
         self.layout = torch.channels_last if flat else torch.channels_last_3d
-        self.network = network.to(device).to(memory_format=self.layout)  # type: ignore[call-overload]
+        self.network = network.to(device).to(memory_format=self.layout).train()  # type: ignore[call-overload]
         self.average: nn.Module = copy.deepcopy(self.network)
         self.anchor = [one.detach().clone() for one in self.network.parameters()] if budget.proximal else []
         self.draw, self.budget, self.device, self.folder = draw, budget, device, folder

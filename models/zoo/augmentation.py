@@ -31,16 +31,22 @@ class Variation:
 
 
 def varied(
-    image: Tensor, labels: Tensor, random: torch.Generator, crop: Sequence[int], how: Variation
-) -> tuple[Tensor, Tensor]:
-    """Return one variant in a window of `crop`, centred on the image up to a shift; outside stands zero, label 0."""
-    places = sampling_places(labels.shape, random, crop, how)
+    image: Tensor, labels: Tensor, random: torch.Generator, crop: Sequence[int], how: Variation,
+    offset: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return one variant in a window of `crop`, up to a shift at `offset` voxels from the image's middle.
+
+    Outside of the image stands zero, label 0.
+    """
+    places = sampling_places(labels.shape, random, crop, how, offset)
     moved = functional.grid_sample(image[None], places, align_corners=True)[0]
     target = functional.grid_sample(labels[None, None].float(), places, mode="nearest", align_corners=True)[0, 0]
     return relit(moved, random, how), target.long()
 
 
-def sampling_places(shape: Sequence[int], random: torch.Generator, crop: Sequence[int], how: Variation) -> Tensor:
+def sampling_places(
+    shape: Sequence[int], random: torch.Generator, crop: Sequence[int], how: Variation, offset: Tensor | None = None
+) -> Tensor:
     """Return where each voxel of the crop comes from, (1, x, y, z, 3) as grid_sample wants it."""
     moving = Strengths(rotation_deg=how.rotation_deg, scaling=how.scaling, shear=how.shear)
     matrix = affine_matrix(random, moving)
@@ -51,6 +57,7 @@ def sampling_places(shape: Sequence[int], random: torch.Generator, crop: Sequenc
     shift = torch.tensor([uniform(random, -how.shift, how.shift) * size for size in crop])
     warp = smooth_field(random, 3, crop, 4)[0].movedim(0, -1) * (how.warp * min(crop))
     places = around @ matrix.T + shift + warp
+    places = places if offset is None else places + offset
     half = torch.tensor([max(1, size - 1) / 2 for size in shape])
     return (places / half).flip(-1)[None]
 

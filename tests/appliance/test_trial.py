@@ -59,3 +59,13 @@ def test_drift_needs_enough_on_both_sides() -> None:
     assert drift([1.0, 2.0], [9.0] * 20) is None
     assert drift([1.0] * 20, [9.0] * 20) is None
     assert drift([1.0, 3.0] * 10, [4.0] * 20) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("agrees", "active", "kind"),
+    [(0.65, None, "retire"), (0.65, 0.95, "retire"), (0.65, 0.7, "ready"), (0.55, 0.7, "retire"), (0.0, 0.05, "ready")],
+)
+def test_who_is_right_need_not_agree_with_a_version_that_is_poor_itself(
+    agrees: float, active: float | None, kind: str
+) -> None:
+    assert after_shadow(replace(seen(6, 1, agrees), active_dice=active), POLICY, NOW).kind == kind

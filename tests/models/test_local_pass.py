@@ -11,20 +11,22 @@ from torch import nn
 
 from appliance.errors import RoundRefused
 from models.federation import difference, norm_of
+from models.hold_out import Reader
 from models.local_pass import (
     Case,
     Plan,
     case_of,
-    dice_by_class,
     epsilon,
     is_held_back,
     put_into,
     sample_rate,
     shared_names,
+    somewhere,
     trained,
     weights_of,
 )
 from models.networks import ThinUNet
+from models.operations import SlidingWindow
 from models.package import load_package
 from models.registry import ZOO
 from tests.models.conftest import volume_of
@@ -65,9 +67,20 @@ def test_the_same_cases_and_seed_give_the_same_update() -> None:
 
 def test_training_learns() -> None:
     one = network()
-    before = dice_by_class(one, cases(), 2)[0]
+    reads = Reader(one, cases(), ("cube",), SlidingWindow(mode="sliding_window", roi=PLAN.crop))
+    before = reads.mean()
     trained(one, cases(), replace(PLAN, steps=60, learning_rate=1e-2), "cpu")
-    assert dice_by_class(one, cases(), 2)[0] > max(0.8, before)
+    assert reads.mean() > max(0.8, before)
+
+
+def test_windows_of_a_large_case_come_from_everywhere_and_half_of_them_from_a_label() -> None:
+    labels = torch.zeros((40, 16, 12), dtype=torch.long)
+    labels[33, 8, 8] = 1
+    random = torch.Generator().manual_seed(1)
+    found = torch.stack([somewhere(labels, random, PLAN.crop) for _ in range(400)])
+    assert found[:, 0].min() < -10 < 10 < found[:, 0].max()
+    assert found.abs().max(0).values.tolist() == [12.0, 0.0, 0.0]  # a window stays inside
+    assert 0.4 < float((found[:, 0] == 12.0).float().mean()) < 0.6
 
 
 def test_a_proximal_term_keeps_near_the_base() -> None:

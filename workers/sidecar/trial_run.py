@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from appliance.package_life import VersionRow
 from appliance.settings import Settings, load
 from models import gate, hold_out
 from models.engines.torch import trained_network
-from models.local_pass import Case
 from models.package import Package
 from models.registry import Registry, open_registry
 from workers.gate import put_through
@@ -81,8 +79,8 @@ def judged(registry: Registry, row: VersionRow) -> dict[str, Any]:
     if held is None:
         return {"state": "unjudged", "reason": f"no version of {row.package} is active here; a person decides"}
     candidate, active = registry.load(row), registry.load(held)
-    cases = held_back_cases(registry.settings, registry.catalogue, candidate)
-    found = scored(candidate, active, cases)
+    readers = reader(registry, candidate), reader(registry, active)
+    found = hold_out.scores(*readers)
     told: dict[str, Any] = {"scores": [one.record() for one in found]}
     if not found:
         return told | {"state": "unjudged", "reason": "this site has no held-back case to judge by; a person decides"}
@@ -92,14 +90,13 @@ def judged(registry: Registry, row: VersionRow) -> dict[str, Any]:
         return told | {"state": "worse", "reason": lost}
     with registry.catalogue.write() as connection:
         packages.set_state(connection, row, "shadow", now())
-    return told | {"state": "shadow", "reason": f"no worse on {len(cases)} held-back cases"}
+    return told | {"state": "shadow", "reason": f"no worse on {len(readers[0].cases)} held-back cases"}
 
 
-def scored(candidate: Package, active: Package, cases: Sequence[Case]) -> list[hold_out.Score]:
-    """Return the scores of both versions' networks."""
-    names = [one.name for one in candidate.manifest.outputs.segments]  # type: ignore[union-attr]
-    networks = trained_network(candidate).eval(), trained_network(active).eval()
-    return hold_out.scores(*networks, cases, names)
+def reader(registry: Registry, package: Package) -> hold_out.Reader:
+    """Return a version's network with the cases that this site held back, as it sees them."""
+    cases = held_back_cases(registry.settings, registry.catalogue, package)
+    return hold_out.reader_of(package, trained_network(package), cases)
 
 
 def _retire(catalogue: Catalogue, row: VersionRow, reason: str) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from appliance.federation_settings import Federation
 from appliance.log import logger
 from appliance.package_life import VersionRow
 from appliance.settings import Settings
-from appliance.trial import Reads, Shadowed, TrialPolicy, after_shadow, reason_to_fall_back
+from appliance.trial import ALL, Reads, Shadowed, TrialPolicy, after_shadow, reason_to_fall_back
 from models.comparison import summary
 from workers.sidecar.places import Places
 from workers.sidecar.yielding import Yielding
@@ -126,7 +126,7 @@ class Trials:
         held = packages.active(connection, row.package)
         if held is None:
             return
-        step = after_shadow(shadowed(connection, held, version), self.policy, now())
+        step = after_shadow(shadowed(connection, held, version, row.scores), self.policy, now())
         if step.kind == "retire":
             self._end(connection, row, version, step.reason)
         elif step.kind == "promote" and not self.settings.models.two_person_promotion:
@@ -152,12 +152,15 @@ class Trials:
             logger().error("fell_back", package=row.package, version=row.version, to=before.version, cause=reason)
 
 
-def shadowed(connection: Connection, active: VersionRow, version: VersionRow) -> Shadowed:
-    """Return what a version has shown in shadow beside the active one."""
+def shadowed(
+    connection: Connection, active: VersionRow, version: VersionRow, scores: Sequence[Mapping[str, Any]]
+) -> Shadowed:
+    """Return what a version has shown in shadow beside the active one; `scores` are those on held-back cases."""
     found = comparisons.between(connection, version.package, active.version, version.version)
     told = summary(found)
     dice = [one["dice"] for one in told["findings"].values() if one["dice"] is not None]
-    return Shadowed(version.state_at, told["studies"], min(dice, default=None))
+    before = min((one["active"] for one in scores if one["scanner"] == ALL), default=None)
+    return Shadowed(version.state_at, told["studies"], min(dice, default=None), before)
 
 
 def reads_of(connection: Connection, before: VersionRow, version: VersionRow) -> Reads:
