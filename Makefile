@@ -20,11 +20,11 @@ VIEWER := orthanc orthanc-dicomweb chromium npm iproute2
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo viewer-demo test test-trt check acceptance acceptance-long acceptance-viewer test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-gpu fuzz clean
+.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-gpu fuzz clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | viewer-demo | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results"
+	@echo "make demo | viewer-demo | federation-demo | federation-study | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results"
 	@echo "     test-trt                needs no GPU; test-gpu | bench-gpu want an NVIDIA GPU"
 	@echo "make fuzz MINUTES=20    feed made-up bytes to every door; a finding is left in .build/fuzz/crash-..."
 
@@ -52,6 +52,12 @@ demo: $(READY)
 
 viewer-demo: $(READY) .build/viewer-ready
 	@$(PY) -m deploy.viewer.demo
+
+federation-demo: $(READY)
+	$(PY) -m bench.federation_demo
+
+federation-study: $(READY)
+	$(PY) -m bench.federation_study
 
 test: $(READY)
 	$(PYTEST) -n 2 --dist loadfile -m "not acceptance and not long and not viewer and not gpu and not trt"

@@ -21,7 +21,7 @@ class TrialPolicy:
 
     shadow_studies: int = 20
     shadow_days: float = 14.0  # whichever comes first, once one study was compared
-    least_dice: float = 0.7  # to the active version's results in shadow, of the worst structure's median
+    least_dice: float = 0.7  # to the active version's results in shadow, the worst structure's mean
     agreement_margin: float = 0.1  # … or, where the active version is poor itself, so much below its own Dice
     auto_promote: bool = False
     correction_limit: float = 0.3  # share of results that radiologists corrected
@@ -35,7 +35,7 @@ class Shadowed:
 
     since: datetime
     studies: int
-    least_dice: float | None  # of the worst structure's median; None where nothing was to compare
+    least_dice: float | None  # the worst structure's mean; None where nothing was to compare
     active_dice: float | None = None  # of the active version's worst structure on held-back cases, where there are any
 
 

@@ -37,11 +37,15 @@ def settings_text(tables: Mapping[str, Values]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def uid_of(name: str) -> str:
+    """Return the UID of a hospital's appliance."""
+    return f"2.25.{1914 + sum(name.encode())}"
+
+
 def hospital_settings(name: str, port: int, package: str, federation: Values, models: Values = UNSIGNED) -> str:
     """Return curie.toml of a site that takes part at all hours."""
     own = {"coordinator": f"grpcs://localhost:{port}", "kit": "kit", "hours": "00:00-00:00", "packages": [package]}
-    uid = f"2.25.{1914 + sum(name.encode())}"
-    tables = {"name": name, "uid": uid, "data_dir": "data"}, models, own | dict(federation)
+    tables = {"name": name, "uid": uid_of(name), "data_dir": "data"}, models, own | dict(federation)
     return settings_text(dict(zip(("appliance", "models", "federation"), tables, strict=True)))
 
 

@@ -13,6 +13,7 @@ class CountingDoor:
     def __init__(self, target: int) -> None:
         self.target = target
         self.up = self.down = 0  # bytes from the site, and to it
+        self.counting = threading.Lock()  # a site has several connections
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self.listening.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
@@ -40,7 +41,8 @@ class CountingDoor:
     def _carry(self, one: socket.socket, other: socket.socket, way: str) -> None:
         with suppress(OSError):
             while piece := one.recv(65536):
-                setattr(self, way, getattr(self, way) + len(piece))
+                with self.counting:
+                    setattr(self, way, getattr(self, way) + len(piece))
                 other.sendall(piece)
         for end in (one, other):
             with suppress(OSError):

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 import warnings
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("--made-up", action="store_true", help="made-up crops, also where the public ones are there")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # so that all processes are ended
     folder = given.out.absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

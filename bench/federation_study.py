@@ -52,12 +52,12 @@ from workers.sidecar.training_run import DELTA
 
 ARCHITECTURE = (
     "thin-unet",
-    {"inputs": 1, "classes": 3, "channels": [8, 16, 32, 64], "down": [2, 2, 2, 2], "up": [2, 2, 2]},
+    {"inputs": 1, "classes": 3, "channels": [8, 16, 32, 64], "down": [1, 1, 1, 1], "up": [1, 1, 1]},
 )
 STRUCTURES = ("anterior", "posterior")
 WINDOW = (32, 48, 32)  # voxels; a crop is about 35 × 50 × 35
 WINDOWS = SlidingWindow(mode="sliding_window", roi=WINDOW, overlap=0.25, blend="gaussian", batch=2)
-START_STEPS, START_RATE = 90, 1e-2
+START_STEPS, START_RATE = 240, 1e-2
 ROUNDS = 6
 PLAN = Plan(steps=40, batch=2, crop=WINDOW, learning_rate=6e-3, proximal=0.01)
 RULES = Rules(clip_norm=20.0, min_sites=2)
@@ -94,7 +94,7 @@ def federated(start: nn.Module, sites: Sequence[Hospital], plans: Mapping[str, P
     """Return the Dice by site of the start and after each round."""
     network = copy.deepcopy(start).eval()
     base = weights_of(network, shared_names(network, personal=False))
-    after = [by_site(network, sites)]
+    after, step = [by_site(network, sites)], None
     for number in range(1, rounds + 1):
         digest, updates = digest_of(base), []
         for site in sites:
@@ -103,7 +103,8 @@ def federated(start: nn.Module, sites: Sequence[Hospital], plans: Mapping[str, P
             updates.append(decode(share(network, site, question, base, plan), question, base))
         counted, refused = believed(updates, RULES)
         assert not refused, refused
-        base = join(base, counted, RULES).weights
+        joined = join(base, counted, RULES, step)
+        base, step = joined.weights, joined.step
         put_into(network, base)
         after.append(by_site(network.eval(), sites))
     return after

@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from appliance.errors import RoundRefused
 
 Floats = npt.NDArray[np.float32]
 Weights = Mapping[str, Floats]  # name of the parameter → values
+Halves = Mapping[str, npt.NDArray[np.float16]]
 Precision = Literal["f16", "int8"]
 
 FORMAT = "curie-update-1"
@@ -68,7 +70,7 @@ class Update:
         """The site that made it."""
         return self.question.site
 
-    @property
+    @cached_property
     def norm(self) -> float:
         """L2 norm over all tensors."""
         return norm_of(self.deltas)
@@ -80,11 +82,12 @@ def norm_of(deltas: Weights) -> float:
 
 
 def digest_of(weights: Weights) -> str:
-    """Return the SHA-256 of weights: names in order, shapes and float32 values."""
-    said = hashlib.sha256()
+    """Return the BLAKE2b-256 of weights: names in order, shapes and float32 values."""
+    said = hashlib.blake2b(digest_size=32)
     for name in sorted(weights):
         one = np.ascontiguousarray(weights[name], "<f4")
-        said.update(f"{name}|{one.shape}|".encode() + one.tobytes())
+        said.update(f"{name}|{one.shape}|".encode())
+        said.update(one.data)
     return said.hexdigest()
 
 
@@ -100,14 +103,19 @@ def clipped(deltas: Weights, limit: float) -> dict[str, Floats]:
     return {name: one * factor for name, one in deltas.items()}
 
 
-def as_halves(weights: Weights) -> dict[str, npt.NDArray[np.float16]]:
+def as_halves(weights: Weights) -> Halves:
     """Return weights as they go to the sites: rounded to halves."""
     return {name: one.astype(np.float16) for name, one in weights.items()}
 
 
-def encode_base(weights: Weights, about: Mapping[str, Any]) -> bytes:
+def from_halves(halves: Halves) -> dict[str, Floats]:
+    """Return weights as the sites read them."""
+    return {name: one.astype(np.float32) for name, one in halves.items()}
+
+
+def encode_base(halves: Halves, about: Mapping[str, Any]) -> bytes:
     """Return weights as safetensors of halves, with a record of JSON beside them."""
-    return save(as_halves(weights), metadata={"about": json.dumps(about, sort_keys=True)})
+    return save(dict(halves), metadata={"about": json.dumps(about, sort_keys=True)})
 
 
 def to_bytes(weights: Weights) -> bytes:
@@ -128,7 +136,7 @@ def decode_base(content: bytes, largest: int) -> tuple[dict[str, Floats], dict[s
         about = json.loads(told["about"])
     except (KeyError, ValueError):
         raise RoundRefused("the base says nothing about itself") from None
-    return {name: one.astype(np.float32) for name, one in tensors.items()}, about
+    return from_halves(tensors), about
 
 
 def encode(update: Update, precision: Precision = "f16") -> bytes:
@@ -223,7 +231,7 @@ def _check_names(tensors: Mapping[str, Any], precision: str, base: Weights) -> N
 
 def _deltas(tensors: Mapping[str, Any], precision: str) -> dict[str, Floats]:
     if precision == "f16":
-        return {name: one.astype(np.float32) for name, one in tensors.items()}
+        return from_halves(tensors)
     names = [name for name in tensors if not name.endswith(SCALE)]
     return {name: tensors[name].astype(np.float32) * tensors[name + SCALE][0] for name in names}
 

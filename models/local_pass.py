@@ -7,10 +7,8 @@ a patient: a case knows its patient by a hash alone.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,6 +26,7 @@ from models.transforms import prepared
 from models.zoo.augmentation import Variation, varied
 
 AVERAGING = 0.9  # of the moving average in a short run
+WARM_UP = 0.2  # share of a short run in which the rate rises: the optimiser knows nothing of earlier rounds
 ON_A_LABEL = 0.5  # share of windows that have a labelled voxel in their middle, where a case is larger than a window
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
@@ -102,13 +101,12 @@ def trained(network: nn.Module, cases: Sequence[Case], plan: Plan, device: str) 
         return _privately(network, cases, plan, device)
     budget = Budget(
         minutes=math.inf, steps=plan.steps, batch=plan.batch, crops=((0.0, plan.crop),),
-        learning_rate=plan.learning_rate, averaging=AVERAGING, checkpoint_s=math.inf, seed=plan.seed,
+        learning_rate=plan.learning_rate, warm_up=WARM_UP, averaging=AVERAGING, checkpoint_s=math.inf, seed=plan.seed,
         mixed_precision=plan.mixed_precision, proximal=plan.proximal,
     )  # fmt: skip
     torch.manual_seed(plan.seed)
-    with tempfile.TemporaryDirectory(prefix="curie-") as folder:
-        training = Training(network, drawer(cases), budget, device, Path(folder))
-        average = training.run()
+    training = Training(network, drawer(cases), budget, device, None)
+    average = training.run()
     network.load_state_dict(average.state_dict())
     network.cpu().eval()
     return {"loss": training.loss}

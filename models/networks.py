@@ -148,10 +148,13 @@ ARCHITECTURES: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Return the untrained network `name`; PackageRefused for an unknown name or argument, or too large a network.
+    """Return the untrained network `name`; PackageRefused for an unknown name or argument, or too large a network."""
+    empty(name, kwargs)
+    return ARCHITECTURES[name](**kwargs)
 
-    It is built without memory first (meta device) and its parameters are counted.
-    """
+
+def empty(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Return the network `name` without memory (meta device), its parameters counted; PackageRefused as `build`."""
     if name == GRAPH_ONLY:
         raise PackageRefused("package.json: architecture 'onnx' is a graph alone; PyTorch can neither run nor train it")
     if name not in ARCHITECTURES:
@@ -159,13 +162,14 @@ def build(name: str, kwargs: Mapping[str, Any]) -> nn.Module:
         raise PackageRefused(f"package.json: architecture {name!r} is not known; allowed are {allowed}")
     try:
         with torch.device("meta"):
-            size = count_parameters(ARCHITECTURES[name](**kwargs))
+            network = ARCHITECTURES[name](**kwargs)
+        size = count_parameters(network)
         if size > MOST_PARAMETERS:
             raise ValueError(f"it would have {size} parameters, at most {MOST_PARAMETERS} are allowed")
-        return ARCHITECTURES[name](**kwargs)
     except (TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
         fault = next(iter(str(error).splitlines()), type(error).__name__)
         raise PackageRefused(f"package.json: architecture {name!r} does not take {dict(kwargs)} ({fault})") from error
+    return network
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -85,7 +85,8 @@ def follow(average: nn.Module, network: nn.Module, weight: float) -> None:
 class Training:
     """One run: the network, its moving average, and the state that a checkpoint holds."""
 
-    def __init__(self, network: nn.Module, draw: Draw, budget: Budget, device: str, folder: Path) -> None:
+    def __init__(self, network: nn.Module, draw: Draw, budget: Budget, device: str, folder: Path | None) -> None:
+        """`folder`: of its checkpoints; None: it keeps none."""
         flat = any(isinstance(one, nn.Conv2d) for one in network.modules())
         self.layout = torch.channels_last if flat else torch.channels_last_3d
         self.network = network.to(device).to(memory_format=self.layout).train()  # type: ignore[call-overload]
@@ -139,7 +140,9 @@ class Training:
         self.loss = value if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * value
 
     def save(self, judge: Judge | None = None) -> None:
-        """Write checkpoint.pt (replaced in one move) and add a line to log.jsonl."""
+        """Write checkpoint.pt (replaced in one move) and add a line to log.jsonl, where a folder was given."""
+        if self.folder is None:
+            return
         state: dict[str, Any] = {
             "average": self.average.state_dict(),
             "network": self.network.state_dict(),

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from appliance.errors import RoundRefused
 from models.closed import Closed, Positive
-from models.federation import Question, Weights, decode_base, digest_of, encode_base
+from models.federation import Question, Weights, as_halves, decode_base, digest_of, encode_base, from_halves
 
 LARGEST = 2 * 2**30  # bytes of a base
 ABSTAINS = b"abstains: "  # read as the length of a safetensors header it is absurd: no update begins so
@@ -51,9 +51,10 @@ def ask_bytes(weights: Weights, about: Mapping[str, Any]) -> tuple[bytes, dict[s
 
     `about`: the fields of Ask but `base`.
     """
-    seen, _ = decode_base(encode_base(weights, {}), LARGEST)
+    halves = as_halves(weights)
+    seen = from_halves(halves)
     ask = Ask.model_validate({**about, "base": digest_of(seen)})
-    return encode_base(weights, ask.model_dump()), seen, ask
+    return encode_base(halves, ask.model_dump()), seen, ask
 
 
 def read_ask(content: bytes) -> tuple[dict[str, Any], Ask]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from appliance.errors import EngineUnavailable, PackageRefused
 from models.engines import Engine, OutOfMemory, Place, first_line
-from models.networks import GRAPH_ONLY, build
+from models.networks import GRAPH_ONLY, empty
 from models.package import Package
 
 WARM_UP = 3  # runs before a CUDA graph is captured
@@ -114,9 +114,9 @@ def engines(package: Package, rung: str, place: Place) -> Iterator[Engine]:
 
 def trained_network(package: Package) -> nn.Module:
     """Return the package's network with its weights; PackageRefused if they do not fit."""
-    network = build(package.manifest.architecture.name, package.manifest.architecture.kwargs)
+    network = empty(package.manifest.architecture.name, package.manifest.architecture.kwargs)
     try:
-        network.load_state_dict(load_file(package.path("weights.safetensors")))
+        network.load_state_dict(load_file(package.path("weights.safetensors")), assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise PackageRefused("weights.safetensors: does not fit the architecture in package.json") from error
-    return network
+    return network.float()

@@ -40,7 +40,7 @@ POLL_S = 0.5
 MOST_LOST = 8  # jobs of one cycle that end early before it is given up
 CONNECT_S = 5.0
 OFTEN_S, SELDOM_S = 0.2, 2.0  # between two questions of a site whether there is work
-QUESTIONS = 7200  # of a site in one round at most, where that leaves the limits: each is 1.3 kB
+QUESTIONS = 14400  # of a site in one round at most, where that leaves the limits: each is 1.3 kB
 ENDED = ("FINISHED", "FAILED", "ABANDONED", "ABNORMAL")
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 from torch import nn
 
 from appliance.catalogue import Catalogue, open_catalogue, packages, trials
@@ -20,19 +20,20 @@ from appliance.catalogue.promotions import decide
 from appliance.errors import PackageRefused
 from appliance.package_life import VersionRow
 from appliance.settings import Settings, load
-from appliance.trial import Reads, Shadowed
-from models.networks import build
-from models.package import sign_package
-from models.packaging import write_package
+from appliance.trial import ALL, Reads, Shadowed
+from bench.blocks import blocks
+from models.declaration import Declaration
+from models.local_pass import Plan, case_of, trained
+from models.package import sign_package, write_manifest
 from models.registry import Registry
 from models.signing import make_key, read_private_key
-from models.zoo.hippocampus_package import declaration
-from tests.acceptance.tiny import ARCHITECTURE, ROI, keep_cases
+from tests.acceptance.tiny import ROI, declared, keep_cases, tiny_network, write_tiny
 from workers.coordinator.publish import pack
 from workers.sidecar import trial_run
 from workers.sidecar.telling import told_of
 from workers.sidecar.trials import Trials, policy_of
 
+Network = Callable[[], nn.Module]
 SETTINGS = """
 [models]
 trusted_keys = ["key.pub"]
@@ -62,46 +63,66 @@ def site(settings: Settings) -> Iterator[Catalogue]:
     opened.close()
 
 
-def network(seed: int = 1914, forgets: bool = False) -> nn.Module:
-    torch.manual_seed(seed)
-    one = build(*ARCHITECTURE).eval()
-    if forgets:
-        for weight in one.parameters():
-            weight.data.zero_()  # the same answer everywhere
+@cache
+def learned() -> nn.Module:
+    """Return a network that finds the blocks."""
+    one = tiny_network()
+    how = Declaration.model_validate(declared())
+    cases = [case_of(volume, labels, how, name) for name, volume, labels in blocks("abcdef", 3)]
+    trained(one, cases, Plan(steps=60, crop=ROI, learning_rate=2e-2), "cpu")
     return one
 
 
-def package(folder: Path, key: Path, version: str, lineage: dict[str, Any], one: nn.Module) -> Path:
-    """Write and sign a version of `tiny`; returns its folder."""
-    declared = declaration(version, ARCHITECTURE, ROI) | {"id": "tiny", "title": "Tiny", "lineage": lineage}
-    del declared["locator"]
-    image = np.random.default_rng(1).random((1, *ROI), np.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter
-        write_package(one, declared, [image], "# tiny\n", folder)
-    sign_package(folder, read_private_key(key))
-    return folder
+def forgetful() -> nn.Module:
+    """Return a network that says the same of every voxel."""
+    one = tiny_network()
+    for weight in one.parameters():
+        weight.data.zero_()
+    return one
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Network], Path]:
+    """A package of each network, exported once."""
+    return cache(lambda make: write_tiny(tmp_path_factory.mktemp("tiny") / make.__name__, make()))
 
 
 @pytest.fixture
-def active(settings: Settings, site: Catalogue, tmp_path: Path) -> VersionRow:
-    """Version 0.1.0, active at the site."""
+def package(written: Callable[[Network], Path]) -> Callable[..., Path]:
+    """Writes and signs a version of `tiny`."""
+
+    def write(folder: Path, key: Path, version: str, lineage: dict[str, Any], make: Network) -> Path:
+        shutil.copytree(written(make), folder)
+        (folder / "package.json").write_text(json.dumps(declared(version) | {"lineage": lineage}))
+        write_manifest(folder)
+        sign_package(folder, read_private_key(key))
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def active(settings: Settings, site: Catalogue, tmp_path: Path, package: Callable[..., Path]) -> VersionRow:
+    """Version 0.1.0, active at the site; it finds the blocks."""
     registry = Registry(settings, site)
-    row, _ = registry.install(package(tmp_path / "v1", tmp_path / "key", "0.1.0", {}, network()), lambda _: None)
+    row, _ = registry.install(package(tmp_path / "v1", tmp_path / "key", "0.1.0", {}, learned), lambda _: None)
     with site.write() as connection:
         packages.set_state(connection, row, "candidate", now())
         decide(connection, "promote", replace(row, state="candidate"), "A", "first", now(), two_persons=False)
     return registry.row("tiny@0.1.0")
 
 
-def candidate(
-    tmp_path: Path, active: VersionRow, version: str = "0.1.1", one: nn.Module | None = None, **lineage: Any
-) -> Path:
-    """Return the .zip of a candidate."""
-    told = {"parent": active.name, "parent_digest": active.digest, "round": 2, "sites": 4} | lineage
-    folder = package(tmp_path / f"v-{version}", tmp_path / "key", version, told, one or network())
-    pack(folder)
-    return folder.with_name(f"{folder.name}.zip")
+@pytest.fixture
+def candidate(tmp_path: Path, active: VersionRow, package: Callable[..., Path]) -> Callable[..., Path]:
+    """Writes the .zip of a candidate."""
+
+    def write(version: str = "0.1.1", make: Network = learned, key: str = "key", **lineage: Any) -> Path:
+        told = {"parent": active.name, "parent_digest": active.digest, "round": 2, "sites": 4} | lineage
+        folder = package(tmp_path / f"v-{version}", tmp_path / key, version, told, make)
+        pack(folder)
+        return folder.with_name(f"{folder.name}.zip")
+
+    return write
 
 
 def arrive(settings: Settings, file: Path) -> Path:
@@ -112,10 +133,10 @@ def arrive(settings: Settings, file: Path) -> Path:
 
 
 def test_a_candidate_is_tried_in_a_process_of_its_own_and_goes_into_shadow(
-    settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path
+    settings: Settings, site: Catalogue, candidate: Callable[..., Path], tmp_path: Path
 ) -> None:
     keep_cases(settings, 20, 5)
-    place = arrive(settings, candidate(tmp_path, active))
+    place = arrive(settings, candidate())
     Trials(settings, site).step()
     with site.read() as connection:
         (row,) = trials.of_package(connection, "tiny")
@@ -141,30 +162,32 @@ def test_a_candidate_is_tried_in_a_process_of_its_own_and_goes_into_shadow(
     ],
 )
 def test_a_candidate_of_unknown_descent_is_refused(
-    settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path, lineage: dict[str, Any], words: str
+    settings: Settings,
+    site: Catalogue,
+    candidate: Callable[..., Path],
+    tmp_path: Path,
+    lineage: dict[str, Any],
+    words: str,
 ) -> None:
     with pytest.raises(PackageRefused, match=words):
-        trial_run.tried(candidate(tmp_path, active, **lineage), settings, site)
+        trial_run.tried(candidate(**lineage), settings, site)
     assert [row.version for row in Registry(settings, site).versions("tiny")] == ["0.1.0"]
 
 
 def test_a_candidate_of_a_stranger_is_refused(
-    settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path
+    settings: Settings, site: Catalogue, candidate: Callable[..., Path], tmp_path: Path
 ) -> None:
     make_key(tmp_path / "other")
-    told = {"parent": active.name, "parent_digest": active.digest, "round": 1, "sites": 2}
-    folder = package(tmp_path / "v2", tmp_path / "other", "0.1.1", told, network())
-    pack(folder)
-    with pytest.raises(PackageRefused):
-        trial_run.tried(tmp_path / "v2.zip", settings, site)
+    with pytest.raises(PackageRefused, match="trusted_keys does not name"):
+        trial_run.tried(candidate(key="other"), settings, site)
 
 
 def test_a_worse_candidate_retires_with_the_report(
-    settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, site: Catalogue, candidate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_cases(settings, 20, 5)
     monkeypatch.setattr(trial_run, "put_through", lambda registry, row: None)
-    zipped = candidate(tmp_path, active, one=network(forgets=True))
+    zipped = candidate(make=forgetful)
     outcome = trial_run.tried(zipped, settings, site)
     assert outcome["state"] == "worse"
     assert "at most 0.01 may be lost" in outcome["reason"]
@@ -173,25 +196,24 @@ def test_a_worse_candidate_retires_with_the_report(
 
 
 def test_without_held_back_cases_nobody_judges_but_a_person(
-    settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, site: Catalogue, candidate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trial_run, "put_through", lambda registry, row: None)
-    outcome = trial_run.tried(candidate(tmp_path, active), settings, site)
+    outcome = trial_run.tried(candidate(), settings, site)
     assert outcome["state"] == "unjudged"
     assert "a person decides" in outcome["reason"]
     assert Registry(settings, site).row("tiny@0.1.1").state == "installed"
 
 
-def in_shadow(settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path) -> None:
+def in_shadow(settings: Settings, site: Catalogue, zipped: Path, scores: Sequence[object] = ()) -> None:
     """Put version 0.1.1 into shadow, as a trial leaves it."""
-    zipped = candidate(tmp_path, active)
     registry = Registry(settings, site)
     registry.install(zipped, lambda _: None)
     with site.write() as connection:
         packages.set_state(connection, registry.row("tiny@0.1.1"), "candidate", now())
     with site.write() as connection:
         packages.set_state(connection, registry.row("tiny@0.1.1"), "shadow", now())
-        told = {"package": "tiny", "version": "0.1.1", "state": "shadow", "reason": "no worse", "scores": []}
+        told = {"package": "tiny", "version": "0.1.1", "state": "shadow", "reason": "no worse", "scores": list(scores)}
         trials.keep(connection, told | {"sha256": "f" * 64}, now())
 
 
@@ -202,9 +224,9 @@ def state(site: Catalogue) -> tuple[str, str]:
 
 
 def test_a_person_promotes_what_was_ready_and_it_falls_back_by_itself(
-    settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, site: Catalogue, candidate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_shadow(settings, site, active, tmp_path)
+    in_shadow(settings, site, candidate())
     Trials(settings, site).step()
     assert state(site) == ("shadow", "in shadow: 0 of 2 studies, 0.0 of 3 days")
     seen = Shadowed(now() - timedelta(days=1), 2, 0.95)
@@ -227,9 +249,9 @@ def test_a_person_promotes_what_was_ready_and_it_falls_back_by_itself(
 
 
 def test_a_site_may_let_its_policy_promote_and_two_persons_are_not_a_policy(
-    settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, site: Catalogue, candidate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_shadow(settings, site, active, tmp_path)
+    in_shadow(settings, site, candidate())
     seen = Shadowed(now() - timedelta(days=1), 2, 0.95)
     monkeypatch.setattr("workers.sidecar.trials.shadowed", lambda *_: seen)
     assert settings.federation is not None
@@ -245,11 +267,32 @@ def test_a_site_may_let_its_policy_promote_and_two_persons_are_not_a_policy(
     assert policy_of(own).auto_promote
 
 
-def test_a_newer_candidate_takes_the_older_ones_place(
-    settings: Settings, site: Catalogue, active: VersionRow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("active_dice", "becomes"), [(0.55, "ready"), (0.9, "retired")])
+def test_how_far_a_candidate_may_differ_in_shadow_depends_on_how_good_the_active_version_is(
+    settings: Settings,
+    site: Catalogue,
+    candidate: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    active_dice: float,
+    becomes: str,
 ) -> None:
-    in_shadow(settings, site, active, tmp_path)
-    arrive(settings, candidate(tmp_path, active, "0.1.2"))
+    scores = [
+        {"scanner": ALL, "active": active_dice},
+        {"scanner": ALL, "active": 0.95},
+        {"scanner": "A", "active": 0.1},
+    ]
+    in_shadow(settings, site, candidate(), scores)
+    differs = {"present": {"front": (True, True)}, "dice": {"front": 0.5}, "differences": {}}
+    monkeypatch.setattr("workers.sidecar.trials.comparisons.between", lambda *_: [differs, differs])
+    Trials(settings, site).step()
+    assert state(site)[0] == becomes, state(site)
+
+
+def test_a_newer_candidate_takes_the_older_ones_place(
+    settings: Settings, site: Catalogue, candidate: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_shadow(settings, site, candidate())
+    arrive(settings, candidate("0.1.2"))
     told = {"package": "tiny", "version": "0.1.2", "state": "shadow", "reason": "no worse", "scores": []}
     monkeypatch.setattr(Trials, "_outcome", lambda *_: dict(told))
     Trials(settings, site).step()
