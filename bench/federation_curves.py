@@ -35,7 +35,7 @@ class Shape:
     start_steps: int  # of the weak start
 
 
-PUBLIC, MADE_UP = Shape(rounds=5, steps=30, start_steps=40), Shape(rounds=2, steps=20, start_steps=60)
+PUBLIC, MADE_UP = Shape(rounds=5, steps=50, start_steps=240), Shape(rounds=3, steps=20, start_steps=100)
 
 
 def hospital_of(file: Path, package: str) -> Hospital:
@@ -65,8 +65,8 @@ def federated_curve(central: Path, sites: Sequence[Path], start: Path) -> list[D
 def baseline(taught: Sequence[Path], judged: Sequence[Path], start: Path, shape: Shape) -> list[Dice]:
     """Return what training on the images of some hospitals in one place gives, by round, judged at others.
 
-    As many steps for each hospital and round as in the federation, from the same start; the last entry is judged
-    at all `judged`, those before at `taught`.
+    As many steps a round as each site of the federation, from the same start; a step sees as many images as one step
+    at each of `taught` together. The last entry is judged at all `judged`, those before at `taught`.
     """
     torch.set_num_threads(1)
     package = load_package(start)
@@ -75,7 +75,7 @@ def baseline(taught: Sequence[Path], judged: Sequence[Path], start: Path, shape:
     network, found = trained_network(package), []
     found.append(by_site(network.eval(), own))
     for number in range(1, shape.rounds + 1):
-        plan = replace(PLAN, steps=shape.steps * len(own), proximal=0.0, seed=number)
+        plan = replace(PLAN, steps=shape.steps, batch=PLAN.batch * len(own), proximal=0.0, seed=number)
         trained(network, cases_of(own), plan, "cpu")
         found.append(by_site(network, own if number < shape.rounds else [known[one] for one in judged]))
     return found

@@ -156,7 +156,7 @@ class Demo:
         central = {
             "min_sites": 3, "rounds": self.shape.rounds, "steps": self.shape.steps, "straggler_s": 120,
             "round_timeout_s": 600, "clip_norm": RULES.clip_norm, "learning_rate": PLAN.learning_rate,
-            "batch": PLAN.batch, "proximal": PLAN.proximal,
+            "batch": PLAN.batch, "proximal": PLAN.proximal, "aggregation": RULES.aggregation,
         }  # fmt: skip
         house = Consortium(
             self.folder, PACKAGE, names, coordinator=central,

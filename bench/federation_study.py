@@ -2,7 +2,8 @@
 
 `python -m bench.federation_study [--seeds 3] [--privacy clip|dp]`. Rounds go through the very encoding, judging and
 joining of the product (models/federation.py, models/local_pass.py), without the network between. All begin from the
-same weak start, take as many steps for each case, and are judged on the held-back cases of all sites.
+same weak start, take as many steps, and are judged on the held-back cases of all sites. A step on pooled images sees as
+many of them as one step at each of the four hospitals together.
 """
 
 from __future__ import annotations
@@ -58,9 +59,9 @@ STRUCTURES = ("anterior", "posterior")
 WINDOW = (32, 48, 32)  # voxels; a crop is about 35 × 50 × 35
 WINDOWS = SlidingWindow(mode="sliding_window", roi=WINDOW, overlap=0.25, blend="gaussian", batch=2)
 START_STEPS, START_RATE = 240, 1e-2
-ROUNDS = 6
-PLAN = Plan(steps=40, batch=2, crop=WINDOW, learning_rate=6e-3, proximal=0.01)
-RULES = Rules(clip_norm=20.0, min_sites=2)
+ROUNDS = 12
+PLAN = Plan(steps=36, batch=2, crop=WINDOW, learning_rate=5e-3, proximal=0.01)
+RULES = Rules(clip_norm=20.0, min_sites=2, aggregation="momentum", momentum=0.7)
 BUDGET = 8.0  # ε of each patient after all rounds
 PRIVATE = Plan(steps=20, batch=4, crop=WINDOW, learning_rate=0.005)
 Dice = dict[str, float]  # by site, and "mean" over them
@@ -110,10 +111,10 @@ def federated(start: nn.Module, sites: Sequence[Hospital], plans: Mapping[str, P
     return after
 
 
-def in_one_place(start: nn.Module, cases: Sequence[Case], steps: int) -> nn.Module:
+def in_one_place(start: nn.Module, cases: Sequence[Case], steps: int, batch: int = PLAN.batch) -> nn.Module:
     """Return a model trained on these cases in one go."""
     network = copy.deepcopy(start)
-    trained(network, cases, replace(PLAN, steps=steps, proximal=0.0), "cpu")
+    trained(network, cases, replace(PLAN, steps=steps, batch=batch, proximal=0.0), "cpu")
     return network
 
 
@@ -154,7 +155,7 @@ class Seed:
             return row | {"epsilon": {one.name: round(spent(one, plans[one.name], rounds), 2) for one in sites}}
         steps = rounds * PLAN.steps
         local = {one.name: by_site(in_one_place(start, one.training, steps), sites) for one in sites}
-        pooled = by_site(in_one_place(start, cases_of(sites), steps * len(sites)), sites)
+        pooled = by_site(in_one_place(start, cases_of(sites), steps, PLAN.batch * len(sites)), sites)
         return row | {"local": local, "pooled": pooled}
 
 
@@ -168,7 +169,7 @@ def keep(record: Record, row: dict[str, Any]) -> None:
         alone = sum(one["mean"] for one in local) / len(local)
         at_home = sum(one[name] for name, one in row["local"].items()) / len(local)
         row |= {"federated_minus_local_dice": figure - alone, "federated_minus_pooled_dice": figure - pooled}
-        print(f"  federated {figure:.3f}, alone {alone:.3f} (at home {at_home:.3f}), pooled {pooled:.3f}")
+        print(f"  federated {figure:.3f}, alone {alone:.3f} (at home {at_home:.3f}), pooled {pooled:.3f}", flush=True)
     record.rows.append(row)
 
 
@@ -189,6 +190,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = unpacked(Path(os.environ.get("CURIE_SHARED", "../shared")), Path(folder))
         crops = crops_of(place)
+    torch.set_num_threads(1)
     print(f"{len(crops)} {'public' if place else 'made-up'} crops, {given.rounds} rounds", flush=True)
     for seed in given.seeds:
         for privacy in given.privacy:
