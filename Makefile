@@ -20,11 +20,11 @@ VIEWER := orthanc orthanc-dicomweb chromium npm iproute2
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-gpu fuzz clean
+.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-federation bench-gpu fuzz clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | viewer-demo | federation-demo | federation-study | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results"
+	@echo "make demo | viewer-demo | federation-demo | federation-study | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results | bench-federation"
 	@echo "     test-trt                needs no GPU; test-gpu | bench-gpu want an NVIDIA GPU"
 	@echo "make fuzz MINUTES=20    feed made-up bytes to every door; a finding is left in .build/fuzz/crash-..."
 
@@ -114,6 +114,9 @@ bench-inference: $(READY)
 
 bench-results: $(READY)
 	$(PY) -m bench.results
+
+bench-federation: $(READY)
+	$(PY) -m bench.federation
 
 bench-gpu: $(READY)
 	$(PY) -m bench.gpu

@@ -198,6 +198,7 @@ def memory_mb(number: int) -> dict[str, float]:
     """Return proportional and resident memory of a process."""
     rollup = Path(f"/proc/{number}/smaps_rollup").read_text()
     found = dict(re.findall(r"^(Pss|Rss):\s+(\d+)", rollup, re.MULTILINE))
+    assert int(found["Pss"]), rollup
     return {"pss_mb": int(found["Pss"]) / 1024, "rss_mb": int(found["Rss"]) / 1024}
 
 

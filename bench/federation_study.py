@@ -1,9 +1,9 @@
 """Does a federated model beat those that hospitals train alone, and how near does it come to pooling all images?
 
-`python -m bench.federation_study [--seeds 3] [--privacy clip|dp]`. Rounds go through the very encoding, judging and
-joining of the product (models/federation.py, models/local_pass.py), without the network between. All begin from the
-same weak start, take as many steps, and are judged on the held-back cases of all sites. A step on pooled images sees as
-many of them as one step at each of the four hospitals together.
+`python -m bench.federation_study [--seeds 3] [--privacy clip|dp] [--device cuda]`. Rounds go through the very encoding,
+judging and joining of the product (models/federation.py, models/local_pass.py), without the network between. All begin
+from the same weak start, take as many steps, and are judged on the held-back cases of all sites. A step on pooled
+images sees as many of them as one step at each of the four hospitals together.
 """
 
 from __future__ import annotations
@@ -82,16 +82,20 @@ def by_site(network: nn.Module, sites: Sequence[Hospital]) -> Dice:
     return found | {"mean": sum(found.values()) / len(found)}
 
 
-def share(network: nn.Module, site: Hospital, question: Question, base: dict[str, Floats], plan: Plan) -> bytes:
-    """Return one site's update as it would leave the building."""
+def share(
+    network: nn.Module, site: Hospital, question: Question, base: dict[str, Floats], how: tuple[Plan, str]
+) -> bytes:
+    """Return one site's update as it would leave the building; `how`: plan and device."""
     one = copy.deepcopy(network)
     put_into(one, base)
-    told = trained(one, site.training, plan, "cpu")
+    told = trained(one, site.training, *how)
     deltas = clipped(difference(weights_of(one, list(base)), base), RULES.clip_norm)
     return encode(Update(question, deltas, len(site.training), {"loss": told["loss"]}))
 
 
-def federated(start: nn.Module, sites: Sequence[Hospital], plans: Mapping[str, Plan], rounds: int) -> list[Dice]:
+def federated(
+    start: nn.Module, sites: Sequence[Hospital], plans: Mapping[str, Plan], rounds: int, device: str = "cpu"
+) -> list[Dice]:
     """Return the Dice by site of the start and after each round."""
     network = copy.deepcopy(start).eval()
     base = weights_of(network, shared_names(network, personal=False))
@@ -101,7 +105,7 @@ def federated(start: nn.Module, sites: Sequence[Hospital], plans: Mapping[str, P
         for site in sites:
             question = Question("study", number, digest, site.name)
             plan = replace(plans[site.name], seed=number)
-            updates.append(decode(share(network, site, question, base, plan), question, base))
+            updates.append(decode(share(network, site, question, base, (plan, device)), question, base))
         counted, refused = believed(updates, RULES)
         assert not refused, refused
         joined = join(base, counted, RULES, step)
@@ -111,10 +115,10 @@ def federated(start: nn.Module, sites: Sequence[Hospital], plans: Mapping[str, P
     return after
 
 
-def in_one_place(start: nn.Module, cases: Sequence[Case], steps: int, batch: int = PLAN.batch) -> nn.Module:
+def in_one_place(start: nn.Module, cases: Sequence[Case], steps: int, batch: int, device: str) -> nn.Module:
     """Return a model trained on these cases in one go."""
     network = copy.deepcopy(start)
-    trained(network, cases, replace(PLAN, steps=steps, batch=batch, proximal=0.0), "cpu")
+    trained(network, cases, replace(PLAN, steps=steps, batch=batch, proximal=0.0), device)
     return network
 
 
@@ -139,6 +143,7 @@ class Seed:
 
     number: int
     crops: Sequence[Crop]
+    device: str
 
     def run(self, privacy: str, rounds: int) -> dict[str, Any]:
         """Return a row of figures; those who train alone or pooled are run with "clip" only."""
@@ -146,7 +151,7 @@ class Seed:
         sites = hospitals(self.crops, dealt)
         start = weak_start([self.crops[one] for one in dealt.earlier], self.number)
         plans = {one.name: PLAN if privacy == "clip" else private_plan(one, rounds) for one in sites}
-        after = federated(start, sites, plans, rounds)
+        after = federated(start, sites, plans, rounds, self.device)
         row: dict[str, Any] = {"subject": privacy, "run": self.number, "rounds": after}
         print(
             f"seed {self.number} {privacy}: mean Dice by round {[round(one['mean'], 3) for one in after]}", flush=True
@@ -154,8 +159,10 @@ class Seed:
         if privacy == "dp":
             return row | {"epsilon": {one.name: round(spent(one, plans[one.name], rounds), 2) for one in sites}}
         steps = rounds * PLAN.steps
-        local = {one.name: by_site(in_one_place(start, one.training, steps), sites) for one in sites}
-        pooled = by_site(in_one_place(start, cases_of(sites), steps, PLAN.batch * len(sites)), sites)
+        local = {
+            one.name: by_site(in_one_place(start, one.training, steps, PLAN.batch, self.device), sites) for one in sites
+        }
+        pooled = by_site(in_one_place(start, cases_of(sites), steps, PLAN.batch * len(sites), self.device), sites)
         return row | {"local": local, "pooled": pooled}
 
 
@@ -185,6 +192,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--privacy", choices=["clip", "dp"], nargs="+", default=["clip", "dp"])
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args()
     record = Record("federation-study", ("torch", "monai", "opacus"), patience_s=0)
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +202,7 @@ def main() -> None:
     print(f"{len(crops)} {'public' if place else 'made-up'} crops, {given.rounds} rounds", flush=True)
     for seed in given.seeds:
         for privacy in given.privacy:
-            keep(record, Seed(seed, crops).run(privacy, given.rounds))
+            keep(record, Seed(seed, crops, given.device).run(privacy, given.rounds))
             record.write()
     found = {
         name: [row[name] for row in record.rows if name in row]
