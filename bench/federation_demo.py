@@ -309,7 +309,7 @@ def delivered(north: Party, study: str) -> dict[str, Any] | None:
     """Return the outcome of a study once its results are in the PACS."""
     ran = north.run("explain", study, "--json")
     told = json.loads(ran.stdout)["outcomes"] if ran.returncode == 0 else []
-    found: list[dict[str, Any]] = [one for one in told if one["outcome"] not in ("pending",)]
+    found: list[dict[str, Any]] = [one for one in told if one["package"] == PACKAGE and one["outcome"] != "pending"]
     return found[0] if found else None
 
 
