@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,14 @@ class Party:
         """Return all processes below."""
         assert self.process is not None
         return psutil.Process(self.process.pid).children(recursive=True)
+
+    def trainer(self) -> psutil.Process | None:
+        """Return the process that trains below a site, None where there is none."""
+        for one in self.children():
+            with suppress(psutil.Error):  # it may end meanwhile
+                if "workers.sidecar.training_run" in one.cmdline():
+                    return one
+        return None
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run one command here."""

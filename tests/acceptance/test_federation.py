@@ -172,11 +172,8 @@ def test_a_killed_coordinator_goes_on_within_a_minute_and_the_site_is_back(conso
 
 def training(site: Party) -> psutil.Process | None:
     """Return the trainer of a site once it has been given a round of the second cycle."""
-    if not (site.data / "sidecar" / "work" / "request.bin").exists():
-        return None
-    found = [one for one in site.children() if "workers.sidecar.training_run" in " ".join(one.cmdline())]
-    busy = found and not (site.data / "sidecar" / "work" / "answer.bin").exists()
-    return found[0] if busy else None
+    work = site.data / "sidecar" / "work"
+    return site.trainer() if (work / "request.bin").exists() and not (work / "answer.bin").exists() else None
 
 
 def with_round(consortium: Consortium, number: int) -> dict[str, Any] | None:

@@ -56,20 +56,18 @@ def sent(site: Party, number: int, folder: Path) -> str:
 
 def waited(site: Party, study: str) -> float:
     """Return how many seconds the study's job waited in the queue."""
-    def told() -> float | None:
+    def found() -> float | None:
         ran = site.run("explain", study, "--json")
-        (one,) = json.loads(ran.stdout)["outcomes"] if ran.returncode == 0 else [{}]
-        if one.get("outcome") != "completed":
-            return None
-        return float(one["timings"]["wait_s"])
+        told = json.loads(ran.stdout)["outcomes"] if ran.returncode == 0 else []
+        done = [one for one in told if one["route"] == "brain" and one["outcome"] == "completed"]
+        return max(1e-6, float(done[0]["timings"]["wait_s"])) if done else None
 
-    return float(wait_for(f"the results of {study}", told, 120))
+    return float(wait_for(f"the results of {study}", found, 120))
 
 
 def trainer(site: Party) -> psutil.Process | None:
     """Return the trainer, once it is at work on a round."""
-    found = [one for one in site.children() if "workers.sidecar.training_run" in " ".join(one.cmdline())]
-    return found[0] if found and (site.data / "sidecar" / "work" / "request.bin").exists() else None
+    return site.trainer() if (site.data / "sidecar" / "work" / "request.bin").exists() else None
 
 
 @pytest.fixture
