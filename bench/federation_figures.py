@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor
 from pathlib import Path
 
 import matplotlib as mpl
@@ -28,6 +29,10 @@ class Curves:
         """Names in their order."""
         return list(self.alone)
 
+    def lines(self) -> list[list[Dice]]:
+        """Return all curves."""
+        return [self.federated, self.pooled, *self.alone.values()]
+
     @property
     def local(self) -> float:
         """Mean of the models that learned alone, each over all sites' held-back cases."""
@@ -51,6 +56,7 @@ def draw(curves: Curves, cases: dict[str, int], path: Path) -> None:
     """Write a picture: one panel a site."""
     figure, panels = plt.subplots(1, len(curves.sites), figsize=(3.4 * len(curves.sites), 3.6), sharey=True)
     rounds = range(len(curves.federated))
+    lowest = min(one[site] for line in curves.lines() for one in line for site in curves.sites if site in one)
     for site, panel in zip(curves.sites, panels, strict=True):
         lines = {"federated": curves.federated, "alone": curves.alone[site], "pooled": curves.pooled}
         for name, line in lines.items():
@@ -58,7 +64,7 @@ def draw(curves: Curves, cases: dict[str, int], path: Path) -> None:
             panel.plot(rounds, [one[site] for one in line], style, marker="o", ms=4, color=COLOURS[name], label=name)
         panel.set_title(f"{site}: {cases[site]} cases to train on", fontsize=10)
         panel.set_xlabel("round")
-        panel.set_ylim(0, 1)
+        panel.set_ylim(max(0.0, floor(20 * lowest - 1) / 20), 1)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("Dice on the site's held-back cases")
     panels[0].legend(loc="lower right", fontsize=9)

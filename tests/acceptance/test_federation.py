@@ -31,7 +31,7 @@ from models.package import load_signed
 from models.signing import Trust, key_id, read_public_key
 from tests.acceptance.tiny import tiny_consortium
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.long]  # until the rounds and their demo are whole
+pytestmark = pytest.mark.acceptance
 HOSTILE_PATH = Path(__file__).parent / "hostile_site"
 ATTACKS = ("nan", "shape", "hundredfold", "replayed", "pickled", "oversized")
 SAID = {

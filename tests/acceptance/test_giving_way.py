@@ -56,6 +56,7 @@ def sent(site: Party, number: int, folder: Path) -> str:
 
 def waited(site: Party, study: str) -> float:
     """Return how many seconds the study's job waited in the queue."""
+
     def found() -> float | None:
         ran = site.run("explain", study, "--json")
         told = json.loads(ran.stdout)["outcomes"] if ran.returncode == 0 else []
