@@ -21,6 +21,7 @@ from models.local_pass import put_into, trained
 from models.package import load_package
 from models.registry import Registry
 from workers.coordinator.lineage import Lineage
+from workers.coordinator.rounds import rate_of
 from workers.sidecar.cases import held_back_cases, training_cases
 
 Dice = dict[str, float]  # by site, and "mean" over them
@@ -65,8 +66,8 @@ def federated_curve(central: Path, sites: Sequence[Path], start: Path) -> list[D
 def baseline(taught: Sequence[Path], judged: Sequence[Path], start: Path, shape: Shape) -> list[Dice]:
     """Return what training on the images of some hospitals in one place gives, by round, judged at others.
 
-    As many steps a round as each site of the federation, from the same start; a step sees as many images as one step
-    at each of `taught` together. The last entry is judged at all `judged`, those before at `taught`.
+    As many steps a round as each site of the federation, at the same rate, from the same start; a step sees as many
+    images as one step at each of `taught` together. The last entry is judged at all `judged`, those before at `taught`.
     """
     torch.set_num_threads(1)
     package = load_package(start)
@@ -75,7 +76,9 @@ def baseline(taught: Sequence[Path], judged: Sequence[Path], start: Path, shape:
     network, found = trained_network(package), []
     found.append(by_site(network.eval(), own))
     for number in range(1, shape.rounds + 1):
-        plan = replace(PLAN, steps=shape.steps, batch=PLAN.batch * len(own), proximal=0.0, seed=number)
+        rate = rate_of(PLAN.learning_rate, number, shape.rounds)
+        many = PLAN.batch * len(own)
+        plan = replace(PLAN, steps=shape.steps, batch=many, learning_rate=rate, proximal=0.0, seed=number)
         trained(network, cases_of(own), plan, "cpu")
         found.append(by_site(network, own if number < shape.rounds else [known[one] for one in judged]))
     return found

@@ -49,6 +49,7 @@ from models.local_pass import (
 )
 from models.networks import build
 from models.operations import SlidingWindow
+from workers.coordinator.rounds import rate_of
 from workers.sidecar.training_run import DELTA
 
 ARCHITECTURE = (
@@ -72,7 +73,7 @@ def weak_start(crops: Sequence[Crop], seed: int, steps: int = START_STEPS) -> nn
     torch.manual_seed(seed)
     network = build(*ARCHITECTURE)
     cases = [Case(image, labels.long(), f"earlier-{number}") for number, (image, labels) in enumerate(crops)]
-    trained(network, cases, replace(PLAN, steps=steps, learning_rate=START_RATE, seed=seed), "cpu")
+    trained(network, cases, replace(PLAN, steps=steps, learning_rate=START_RATE, last_rate=0.01, seed=seed), "cpu")
     return network
 
 
@@ -104,7 +105,8 @@ def federated(
         digest, updates = digest_of(base), []
         for site in sites:
             question = Question("study", number, digest, site.name)
-            plan = replace(plans[site.name], seed=number)
+            plan = plans[site.name]
+            plan = replace(plan, seed=number, learning_rate=rate_of(plan.learning_rate, number, rounds))
             updates.append(decode(share(network, site, question, base, (plan, device)), question, base))
         counted, refused = believed(updates, RULES)
         assert not refused, refused
@@ -118,7 +120,7 @@ def federated(
 def in_one_place(start: nn.Module, cases: Sequence[Case], steps: int, batch: int, device: str) -> nn.Module:
     """Return a model trained on these cases in one go."""
     network = copy.deepcopy(start)
-    trained(network, cases, replace(PLAN, steps=steps, batch=batch, proximal=0.0), device)
+    trained(network, cases, replace(PLAN, steps=steps, batch=batch, proximal=0.0, last_rate=0.01), device)
     return network
 
 

@@ -49,6 +49,7 @@ class Plan:
     batch: int = 2
     crop: tuple[int, ...] = (40, 56, 40)
     learning_rate: float = 1e-3
+    last_rate: float = 1.0  # share of it that is left in the end: in rounds the coordinator lowers it
     proximal: float = 0.0  # FedProx: half of this times the squared distance to the base is added to the loss
     personal: bool = False  # normalisation layers stay the site's own and are not sent
     mixed_precision: bool = False
@@ -101,8 +102,8 @@ def trained(network: nn.Module, cases: Sequence[Case], plan: Plan, device: str) 
         return _privately(network, cases, plan, device)
     budget = Budget(
         minutes=math.inf, steps=plan.steps, batch=plan.batch, crops=((0.0, plan.crop),),
-        learning_rate=plan.learning_rate, warm_up=WARM_UP, averaging=AVERAGING, checkpoint_s=math.inf, seed=plan.seed,
-        mixed_precision=plan.mixed_precision, proximal=plan.proximal,
+        learning_rate=plan.learning_rate, warm_up=WARM_UP, last_rate=plan.last_rate, averaging=AVERAGING,
+        checkpoint_s=math.inf, seed=plan.seed, mixed_precision=plan.mixed_precision, proximal=plan.proximal,
     )  # fmt: skip
     torch.manual_seed(plan.seed)
     training = Training(network, drawer(cases), budget, device, None)

@@ -35,6 +35,7 @@ class Budget:
     class_weights: tuple[float, ...] = ()  # of cross-entropy; empty: all equal
     learning_rate: float = 1.5e-3
     warm_up: float = 0.03  # share of the progress in which the rate rises
+    last_rate: float = 0.01  # share of the rate that is left in the end
     weight_decay: float = 1e-4
     averaging: float = 0.997  # of the moving average, per step
     checkpoint_s: float = 180.0
@@ -49,11 +50,12 @@ def crop_at(progress: float, budget: Budget) -> tuple[int, ...]:
 
 
 def rate_at(progress: float, budget: Budget) -> float:
-    """Return the learning rate at `progress`: a linear rise, then half a cosine down to a hundredth."""
+    """Return the learning rate at `progress`: a linear rise, then half a cosine down to what is left in the end."""
     if progress < budget.warm_up:
         return budget.learning_rate * (0.05 + 0.95 * progress / budget.warm_up)
     fall = (progress - budget.warm_up) / (1 - budget.warm_up)
-    return budget.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, fall))))
+    share = 0.5 * (1 + math.cos(math.pi * min(1.0, fall)))
+    return budget.learning_rate * (budget.last_rate + (1 - budget.last_rate) * share)
 
 
 def loss_of(logits: Tensor, classes: Tensor, weights: Tensor | None = None) -> Tensor:

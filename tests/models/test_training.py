@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def test_the_rate_rises_then_falls_and_crops_grow() -> None:
     rates = [rate_at(progress, budget) for progress in (0.0, 0.05, 0.1, 0.5, 1.0)]
     assert rates[0] < rates[1] < rates[2] == pytest.approx(1.0)
     assert rates[2] > rates[3] > rates[4] == pytest.approx(0.01)
+    assert rate_at(1.0, replace(budget, last_rate=1.0)) == 1.0
     assert crop_at(0.59, budget) == (8, 8, 8)
     assert crop_at(0.6, budget) == (16, 16, 16)
 

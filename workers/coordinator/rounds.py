@@ -5,6 +5,7 @@ It must never know how bytes travel: an Exchange carries them. Every site that d
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from workers.asking import Ask, ask_bytes, reason_of
 from workers.coordinator.lineage import CycleRecord, Lineage, RoundRecord
 
 LONGEST_REFUSAL = 300
+LAST_RATE = 0.1  # share of the learning rate in the last round of a cycle
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ def rules_of(settings: Coordinator) -> Rules:
     return Rules(clip_norm=settings.clip_norm, min_sites=settings.min_sites, aggregation=settings.aggregation)
 
 
+def rate_of(first: float, number: int, rounds: int) -> float:
+    """Return the learning rate of a round: over a cycle it falls by half a cosine to a tenth."""
+    gone = (number - 1) / max(1, rounds - 1)
+    return first * (LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * gone)))
+
+
 def about(cycle: CycleRecord, number: int, settings: Coordinator) -> dict[str, Any]:
     """Return the fields of a round's question."""
     return {
@@ -76,7 +84,7 @@ def about(cycle: CycleRecord, number: int, settings: Coordinator) -> dict[str, A
         "package_digest": cycle.package_digest,
         "steps": settings.steps,
         "batch": settings.batch,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": rate_of(settings.learning_rate, number, cycle.rounds),
         "proximal": settings.proximal,
         "clip_norm": settings.clip_norm,
         "seed": number,

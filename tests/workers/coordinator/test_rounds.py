@@ -16,7 +16,7 @@ from appliance.federation_settings import Coordinator
 from models.federation import Update, encode
 from workers.asking import Ask, abstention, read_ask
 from workers.coordinator.lineage import CycleRecord, Lineage
-from workers.coordinator.rounds import Answer, run_cycle
+from workers.coordinator.rounds import Answer, rate_of, run_cycle
 
 Weights = dict[str, Any]
 Site = Callable[[Weights, Ask, str], bytes]
@@ -161,3 +161,16 @@ def killed_in(number: int, sites: dict[str, Any]) -> Sites:
         return honest(weights, ask, site)
 
     return Sites(sites | {"three": killed})
+
+
+def test_the_learning_rate_falls_over_a_cycle(tmp_path: Path) -> None:
+    rates = []
+
+    def noting(weights: Weights, ask: Ask, site: str) -> bytes:
+        rates.append(ask.learning_rate)
+        return honest(weights, ask, site)
+
+    cycle, lineage = begun(tmp_path, rounds=3)
+    run_cycle(cycle, lineage, Sites({"one": noting, "two": honest}), settings(learning_rate=0.02))
+    assert rates == pytest.approx([0.02, 0.011, 0.002])
+    assert rate_of(0.02, 1, 1) == 0.02
