@@ -110,9 +110,9 @@ def test_the_demo_shows_one_seg_and_one_sr(tmp_path: Path) -> None:
 def test_ctrl_c_ends_every_process_of_the_demo(tmp_path: Path) -> None:
     command = [*CURIE, "demo", "--out", str(tmp_path / "out")]
     demo = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    wait_for("five processes and a PACS", lambda: len(psutil.Process(demo.pid).children()) >= 6, 90)
+    wait_for("five processes and a PACS", lambda: len(psutil.Process(demo.pid).children()) >= 6, 180)
     time.sleep(3)
     started = psutil.Process(demo.pid).children(recursive=True)
     os.kill(demo.pid, signal.SIGINT)
-    assert demo.wait(timeout=30) == 130
+    assert demo.wait(timeout=60) == 130
     assert [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
