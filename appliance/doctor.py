@@ -52,6 +52,7 @@ def examine(settings: Settings) -> list[Check]:
         check_destinations,
         check_worklists,
         check_messages,
+        check_kit,
     ]
     found: list[Check] = []
     for check in checks:
@@ -161,6 +162,20 @@ def check_tls(settings: Settings) -> list[Check]:
     except CurieError as error:
         found.append(Check("certificates", False, str(error), remedy))
     return found
+
+
+def check_kit(settings: Settings) -> list[Check]:
+    """The consortium's certificate is there, where this site takes part, and lasts for a while."""
+    from appliance.certificates import read_certificate
+
+    if settings.federation is None:
+        return []
+    remedy = "Ask the coordinator for a kit (`curie federation invite` there), then `curie federation join KIT` here"
+    try:
+        days = (read_certificate(settings.federation.kit / "client.crt").not_after - datetime.now(UTC)).days
+    except CurieError as error:
+        return [Check("federation", False, str(error), remedy)]
+    return [Check("federation", days >= CERTIFICATE_DAYS, f"its certificate has {days} days left", remedy)]
 
 
 def check_routes(settings: Settings) -> Check:

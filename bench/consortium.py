@@ -153,10 +153,14 @@ class Consortium:
     def invite_all(self) -> None:
         """Make a kit for each site at the coordinator, and join with it at the site."""
         for site in self.sites:
-            made = self.central.run("federation", "invite", site.name, "--out", str(site.folder))
-            assert made.returncode == 0, made.stderr
-            joined = site.run("federation", "join", str(site.folder / f"{site.name}-kit.zip"), "--yes")
-            assert joined.returncode == 0, joined.stderr
+            self.invite(site)
+
+    def invite(self, site: Party) -> None:
+        """Make a kit for a site at the coordinator, and join with it; again: new certificates."""
+        made = self.central.run("federation", "invite", site.name, "--out", str(site.folder))
+        assert made.returncode == 0, made.stderr
+        joined = site.run("federation", "join", str(site.folder / f"{site.name}-kit.zip"), "--yes")
+        assert joined.returncode == 0, joined.stderr
 
     def count_bytes_of(self, site: Party) -> None:
         """Let a site call the coordinator through the door that counts."""

@@ -170,6 +170,17 @@ def test_a_killed_coordinator_goes_on_within_a_minute_and_the_site_is_back(conso
     assert figures["resumed_s"] <= RESUMED_S
 
 
+def test_a_site_that_joins_with_a_new_kit_takes_it_at_once(consortium: Consortium) -> None:
+    site = consortium.sites[0]
+    engine = site.data / "sidecar" / "engine"
+    used, registered = engine / "startup" / "client.crt", "Successfully registered client"
+    before, said = used.read_bytes(), (engine / "log.txt").read_text().count(registered)
+    consortium.invite(site)
+    wait_for("the new certificate", lambda: used.read_bytes() == (site.folder / "kit" / "client.crt").read_bytes(), 30)
+    assert used.read_bytes() != before
+    wait_for("the site", lambda: (engine / "log.txt").read_text().count(registered) > said, 60)
+
+
 def training(site: Party) -> psutil.Process | None:
     """Return the trainer of a site once it has been given a round of the second cycle."""
     work = site.data / "sidecar" / "work"

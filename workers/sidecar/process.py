@@ -54,19 +54,28 @@ def run(settings: Settings) -> None:
     with running("sidecar", settings, detail) as process:
         while not kit.exists() and not process.stop.wait(LOOK_S):
             pass
+        begun = written(kit)
         if not process.stop.is_set():
             site, place = write_site(settings)
             threading.Thread(target=_engine, args=(site, place, over, process.stop), daemon=True).start()
             look = partial(Trials(settings, process.catalogue).step, process.stop.is_set)
             threading.Thread(target=keep_stepping, args=(look, process.stop, TRIALS_S), daemon=True).start()
         while not process.stop.wait(LOOK_S):
-            if not kit.exists():  # it left
+            if written(kit) != begun:  # it left, or joined with a new kit
                 over.set()
                 process.stop.set()
     _end_jobs()
     if over.is_set():
         _start_afresh()
     os._exit(0)  # the engine's threads have no end of their own
+
+
+def written(kit: Path) -> int | None:
+    """Return when a kit was put into its place, None where there is none."""
+    try:
+        return kit.stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def _engine(site: str, place: Path, over: threading.Event, stop: threading.Event) -> None:

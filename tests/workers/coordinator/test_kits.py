@@ -10,8 +10,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from appliance.doctor import check_kit
 from appliance.errors import CurieError, Missing, SettingsError
 from appliance.federation_settings import Coordinator, Federation
+from appliance.settings import Settings
 from workers.coordinator import kits
 from workers.coordinator.authority import Authority, days_left
 from workers.coordinator.server_files import folder_of, write_account, write_server
@@ -73,6 +75,22 @@ def test_joining_shows_what_it_allows_and_puts_the_kit_into_its_place(central: P
     joining.leave(own, tmp_path / "engine")
     with pytest.raises(Missing, match="no kit"):
         kit_of(own.kit)
+
+
+def test_doctor_warns_before_the_certificate_ends(
+    central: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Settings(federation=site(tmp_path))
+    (before,) = check_kit(own)
+    assert (before.ok, "cannot be read" in before.text) == (False, True)
+    joining.join(joining.read_kit(central / "st-elsewhere-kit.zip"), site(tmp_path))
+    assert check_kit(own)[0].ok
+    monkeypatch.setattr("workers.coordinator.authority.LEAF_DAYS", 20)
+    kits.invite("st-elsewhere", central, CENTRAL, tmp_path)
+    joining.join(joining.read_kit(tmp_path / "st-elsewhere-kit.zip"), site(tmp_path))
+    (soon,) = check_kit(own)
+    assert not soon.ok
+    assert "curie federation invite" in soon.remedy
 
 
 def test_a_kit_of_another_coordinator_is_refused(central: Path, tmp_path: Path) -> None:
