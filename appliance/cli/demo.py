@@ -60,6 +60,7 @@ STEPS = (
     ("delivery_s", "delivered", "in the PACS"),
     ("commitment_s", "committed", "the PACS vouches for them"),
 )
+_interrupted = threading.Event()
 
 
 def run_demo(path: Path | None, out: Path | None, *, keep: bool, as_json: bool) -> None:
@@ -67,7 +68,9 @@ def run_demo(path: Path | None, out: Path | None, *, keep: bool, as_json: bool) 
     started = time.monotonic()
     folder = (out or Path(tempfile.mkdtemp(prefix="curie-demo-"))).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, _interrupt)
+    _interrupted.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         told = _watch(path, folder, as_json)
     finally:
@@ -84,6 +87,7 @@ def run_demo(path: Path | None, out: Path | None, *, keep: bool, as_json: bool) 
 
 
 def _interrupt(number: int, frame: object) -> None:  # noqa: ARG001
+    _interrupted.set()  # what is raised inside a finaliser is lost
     raise KeyboardInterrupt
 
 
@@ -110,7 +114,13 @@ def _progress(as_json: bool) -> Iterator[Any]:
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=errors, transient=not as_json, disable=as_json) as progress:
         task = progress.add_task("starting")
-        yield lambda text: progress.update(task, description=text)
+
+        def show(text: str) -> None:
+            if _interrupted.is_set():
+                raise KeyboardInterrupt
+            progress.update(task, description=text)
+
+        yield show
 
 
 def _files(path: Path | None, folder: Path) -> list[Path]:
