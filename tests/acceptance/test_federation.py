@@ -31,7 +31,7 @@ from models.package import load_signed
 from models.signing import Trust, key_id, read_public_key
 from tests.acceptance.tiny import tiny_consortium
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.long]  # the account's session keeps its process from ending
 HOSTILE_PATH = Path(__file__).parent / "hostile_site"
 ATTACKS = ("nan", "shape", "hundredfold", "replayed", "pickled", "oversized")
 SAID = {
