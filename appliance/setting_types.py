@@ -41,6 +41,21 @@ Seconds = Annotated[float, Field(ge=0, le=86400)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
 
+class Oidc(Table):
+    """An OpenID provider whose accounts may open the console, and which of its groups have which role there."""
+
+    issuer: WebAddress
+    client_id: str = Field(min_length=1)
+    client_secret_file: Path
+    ca: Path | None = None  # beside the CAs of the system
+    title: str = Field(default="Log in with your hospital account", min_length=1, max_length=64)
+    name_claim: str = "preferred_username"
+    roles_claim: str = "groups"
+    viewer: tuple[str, ...] = ()
+    operator: tuple[str, ...] = ()
+    administrator: tuple[str, ...] = ()
+
+
 def credentials_in(folder: Path, auth: str | None) -> str | None:
     """Return `auth` with the path of its file absolute, counted from the settings' folder."""
     if auth is None:

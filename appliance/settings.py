@@ -14,6 +14,7 @@ import tomllib
 import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -24,7 +25,7 @@ from appliance.federation_settings import Federation as Federation
 from appliance.outward import Destination as Destination
 from appliance.outward import MessageReceiver as MessageReceiver
 from appliance.outward import Worklist as Worklist
-from appliance.setting_types import AETitle, Name, Port, Seconds, Table
+from appliance.setting_types import AETitle, Name, Oidc, Port, Seconds, Table, WebAddress
 
 DEFAULT_FILE = "curie.toml"
 
@@ -114,6 +115,8 @@ class Sender(Table):
 class Console(Table):
     host: str = "127.0.0.1"
     port: Port = 8480
+    url: WebAddress | None = None  # by which browsers reach it through a proxy; https: cookies are Secure
+    oidc: Oidc | None = None  # beside the local accounts
 
 
 class Source(Table):
@@ -133,6 +136,7 @@ class Route(Table):
     report_negative: bool = True
     report_failure: bool = False
     on_request: bool = False  # true: only studies that a worklist asks for
+    objective_s: Seconds | None = None  # from a study's last image to its results in the PACS, for 95 of 100
 
 
 class Models(Table):
@@ -141,9 +145,24 @@ class Models(Table):
     two_person_promotion: bool = False
 
 
+def _webhook(value: str) -> str:
+    if value and urlsplit(value).scheme not in ("http", "https"):
+        raise ValueError('a webhook is written as "https://chat.example.org/hooks/…"')
+    return value
+
+
+def _smtp(value: str) -> str:
+    parts = urlsplit(value)
+    if value and not (parts.scheme in ("smtp", "smtps") and parts.hostname and parse_qs(parts.query).get("to")):
+        raise ValueError('a way for e-mail is written as "smtp://mail.example.org:25?to=it@example.org"')
+    if "@" in parts.netloc:
+        raise ValueError("name and password stand in a file: smtp://…?to=…&auth=FILE, which holds name:password")
+    return value
+
+
 class Alerts(Table):
-    webhook: str = ""
-    smtp: str = ""
+    webhook: Annotated[str, AfterValidator(_webhook)] = ""  # alarms are sent there as JSON by POST
+    smtp: Annotated[str, AfterValidator(_smtp)] = ""  # smtp[s]://HOST:PORT?to=…&from=…&auth=FILE
 
 
 class Audit(Table):
@@ -211,21 +230,17 @@ class Settings(Table):
 
     def without_effect(self) -> list[str]:
         """Return the keys that are set but have no effect in this version."""
-        given = self.model_fields_set
-        later: list[str] = [key for key in ("alerts", "audit") if key in given]
+        later: list[str] = []
         for table, keys in _LATER.items():
             part = getattr(self, table)
             later += [f"{table}.{key}" for key in keys if part and key in part.model_fields_set]
-        for source in self.sources:
-            given = source.model_fields_set & {"host", "port"}
-            later += [f"sources.{source.ae_title}.{key}" for key in sorted(given)]
         for one in self.destinations:
             later += [f"destinations.{one.name}.{key} beside url" for key in one.unused()]
         return later
 
 
 _LATER = {
-    "console": ("host", "port"),
+    "audit": ("syslog",),
 }
 
 
@@ -320,6 +335,19 @@ def _with_kit(federation: Federation | None, folder: Path) -> Federation | None:
     return federation and federation.model_copy(update={"kit": folder / federation.kit.expanduser()})
 
 
+def _with_secret(console: Console, folder: Path, file: Path) -> Console:
+    """Return the console with the files of its provider counted from `folder`. Raises SettingsError."""
+    oidc = console.oidc
+    if oidc is None:
+        return console
+    if console.url is None:
+        raise SettingsError(f"{file}: console.oidc needs console.url: the provider sends browsers back there")
+    outward.check_secrecy(oidc.issuer, oidc.client_id, oidc.ca, f"{file}: console.oidc")
+    files = {"client_secret_file": folder / oidc.client_secret_file.expanduser()}
+    files |= {"ca": folder / oidc.ca.expanduser()} if oidc.ca else {}
+    return console.model_copy(update={"oidc": oidc.model_copy(update=files)})
+
+
 def _placed_outward(settings: Settings, folder: Path) -> Settings:
     """Return the settings with the files of those outside counted from `folder`."""
     change = {
@@ -345,7 +373,8 @@ def parse(text: str, file: Path) -> Settings:
     keys = tuple(file.absolute().parent / path.expanduser() for path in settings.models.trusted_keys)
     models = settings.models.model_copy(update={"trusted_keys": keys})
     federation = _with_kit(settings.federation, file.absolute().parent)
-    changed = {"appliance": place, "receiver": receiver, "models": models, "federation": federation}
+    changed: dict[str, Any] = {"appliance": place, "receiver": receiver, "models": models, "federation": federation}
+    changed["console"] = _with_secret(settings.console, file.absolute().parent, file)
     settings = settings.model_copy(update=changed)
     _check_references(settings, file)
     return _placed_outward(settings, file.absolute().parent)

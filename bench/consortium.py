@@ -57,6 +57,20 @@ def coordinator_settings(port: int, package: str, coordinator: Values, models: V
     return settings_text(dict(zip(("appliance", "models", "coordinator"), tables, strict=True)))
 
 
+def radiology_settings(route: str, package: str, modality: str) -> str:
+    """Return what a whole appliance adds: a receiver, a route to a package and a PACS, on free ports."""
+    return settings_text(
+        {
+            "receiver": {"host": "127.0.0.1", "port": free_port(), "unknown_sources": "accept"},
+            "spool": {"reserve_gb": 0.2},
+            "completeness": {"after_release_s": 1, "quiet_s": 2},
+            "[destinations]": {"name": "pacs", "ae_title": "PACS", "host": "127.0.0.1", "port": free_port()},
+            "[routes]": {"name": route, "package": package, "destinations": ["pacs"]},
+            "routes.match": {"Modality": modality},
+        }
+    )
+
+
 class Party:
     """One process with a folder and settings of its own."""
 

@@ -5,7 +5,7 @@
 A coordinator and four sites, each a process with settings, catalogue and certificates of its own; they share nothing
 but mTLS. `north` is a whole appliance with a small PACS. Cases come in by `label-import`, studies by C-STORE, and a
 person promotes by command. What each hospital would have learned alone, and what all images in one place would have
-taught, is trained beside it with as many steps for each case.
+taught, is trained beside it with as many steps; a pooled step sees as many images as one at each hospital together.
 """
 
 from __future__ import annotations
@@ -32,12 +32,11 @@ import numpy as np
 from appliance.cli.demo import send, small_pacs
 from appliance.cli.output import console
 from appliance.settings import load
-from bench.consortium import Consortium, Party, wait_for
+from bench.consortium import Consortium, Party, radiology_settings, wait_for
 from bench.federation_curves import MADE_UP, PUBLIC, Shape, baseline, federated_curve
 from bench.federation_figures import Curves, draw, table
 from bench.federation_study import ARCHITECTURE, PLAN, RULES, WINDOW, weak_start
 from bench.hospitals import EARLIER, SCANNERS, Crop, Deal, as_seen, crops_of, deal, unpacked
-from bench.receivers import free_port
 from bench.record import Record
 from dicom_nodes.sample import write_series
 from models.package import sign_package
@@ -51,26 +50,6 @@ SHADOWED = 3  # studies that a candidate reads unseen; the last of LATER is read
 BRIGHTEST = 1000  # of the images that hospitals have
 LIMIT_S = 900
 AXIAL = np.array([[0, 0, 1.0, 0], [0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, 0, 1.0]])  # (k, j, i, 1) → LPS, 1 mm
-RADIOLOGY = """
-[receiver]
-host = "127.0.0.1"
-port = {port}
-unknown_sources = "accept"
-[spool]
-reserve_gb = 0.5
-[completeness]
-after_release_s = 1
-[[destinations]]
-name = "pacs"
-ae_title = "PACS"
-host = "127.0.0.1"
-port = {pacs_port}
-[[routes]]
-name = "hippocampus-mr"
-package = "hippocampus"
-destinations = ["pacs"]
-match = {{ Modality = "MR" }}
-"""
 CARD = "# hippocampus, weak start\n\nTrained on a few crops for a minute, to be taught by federated rounds.\n"
 
 
@@ -115,7 +94,7 @@ class Demo:
         house = self._house(start)
         sites = {site.name: site.file for site in house.sites}
         with ExitStack() as stack:
-            pool = stack.enter_context(ProcessPoolExecutor(1, get_context("spawn"), os.nice, (19,)))
+            pool = stack.enter_context(ProcessPoolExecutor(2, get_context("spawn"), os.nice, (19,)))
             pooled = pool.submit(baseline, [*sites.values()], [*sites.values()], start, self.shape)
             alone = {
                 name: pool.submit(baseline, [one], [*sites.values()], start, self.shape) for name, one in sites.items()
@@ -156,7 +135,8 @@ class Demo:
         central = {
             "min_sites": 3, "rounds": self.shape.rounds, "steps": self.shape.steps, "straggler_s": 120,
             "round_timeout_s": 600, "clip_norm": RULES.clip_norm, "learning_rate": PLAN.learning_rate,
-            "batch": PLAN.batch, "proximal": PLAN.proximal, "aggregation": RULES.aggregation,
+            "batch": PLAN.batch, "proximal": PLAN.proximal,
+            "aggregation": RULES.aggregation, "momentum": RULES.momentum,
         }  # fmt: skip
         house = Consortium(
             self.folder, PACKAGE, names, coordinator=central,
@@ -165,8 +145,7 @@ class Demo:
         )  # fmt: skip
         north = house.sites[0]
         north.words = ("up",)
-        ports = {"port": free_port(), "pacs_port": free_port()}
-        north.file.write_text(north.file.read_text() + RADIOLOGY.format(**ports))
+        north.file.write_text(north.file.read_text() + radiology_settings("hippocampus-mr", PACKAGE, "MR"))
         house.invite_all()
         with ThreadPoolExecutor(2) as two:
             list(two.map(lambda party: take_package(party, start), (house.central, *house.sites)))

@@ -54,6 +54,7 @@ class Stock:
         self.port = free_port()
         self.door = CountingDoor(self.port)
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.sessions: list[Any] = []
         (folder / "project.yml").write_text(PROJECT.format(port=self.port, door=self.door.port))
         tool = [sys.executable, "-m", "nvflare.cli", "provision", "-p", "project.yml", "-w", "made", "--force"]
         subprocess.run(tool, cwd=folder, check=True, capture_output=True, timeout=120)
@@ -104,7 +105,9 @@ class Stock:
         kill_all(below)
 
     def stop(self) -> None:
-        """End all."""
+        """End all; a session that is left open keeps this process from ending."""
+        for session in self.sessions:
+            tried(session.close)
         for name in self.processes:
             self.kill(name)
         self.door.close()
@@ -118,6 +121,7 @@ class Stock:
             session = wait_for(
                 "the server", lambda: tried(lambda: new_secure_session(LEAD, str(self.kits / LEAD))), 60, every_s=1
             )
+        self.sessions.append(session)
         wait_for("both sites", lambda: len(session.get_connected_client_list()) == 2, 60, every_s=0.5)
         number = session.submit_job(str(job))
         return lambda: any(word in str(tried(lambda: session.get_job_status(number))).upper() for word in ENDED)

@@ -35,7 +35,7 @@ def statement(settings: Settings) -> str:
     return "\n\n".join(part(settings) for part in PARTS) + "\n"
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
@@ -45,13 +45,13 @@ def _cell(value: object) -> str:
     return str("" if value is None else value).replace("|", "\\|").replace("\n", " ")
 
 
-def _named(uid: str) -> str:
+def named(uid: str) -> str:
     name = UID(uid).name
     return name if name != uid else NEWER.get(uid, "")
 
 
 def _overview(settings: Settings) -> str:
-    services_ = _table(
+    services_ = table(
         ("Networking SOP classes", "User of service (SCU)", "Provider of service (SCP)"),
         (
             ("Verification", "yes", "yes"),
@@ -84,7 +84,7 @@ def _model(settings: Settings) -> str:
         "Two application entities. RECEIVER accepts associations and makes what comes durable before it answers.\n"
         "SENDER opens associations to send results, to ask for storage commitment and to count a study's instances.\n\n"
         "### 4.2 AE specifications\n\n#### 4.2.1 RECEIVER\n\n##### 4.2.1.1 Association policies\n\n"
-        + _table(
+        + table(
             ("item", "value"),
             (
                 ("application context name", pdu.APPLICATION_CONTEXT),
@@ -118,18 +118,18 @@ def _acceptance(settings: Settings) -> str:  # noqa: ARG001
     for uid, service in SERVICES.items():
         syntaxes = "Explicit VR Little Endian, Implicit VR Little Endian"
         role = "SCU" if service is Service.COMMITMENT else "SCP"
-        rows.append((_named(uid), uid, syntaxes, role, "none"))
-    rows += [(_named(uid), uid, "see below", "SCP", "none: ignored") for uid in storage_classes()]
+        rows.append((named(uid), uid, syntaxes, role, "none"))
+    rows += [(named(uid), uid, "see below", "SCP", "none: ignored") for uid in storage_classes()]
     rows.append(("every private SOP class", "outside 1.2.840.10008", "see below", "SCP", "none: ignored"))
-    contexts = _table(("abstract syntax", "UID", "transfer syntaxes", "role", "extended negotiation"), rows)
+    contexts = table(("abstract syntax", "UID", "transfer syntaxes", "role", "extended negotiation"), rows)
     result, source, diagnostic = LOCAL_LIMIT
     return (
         f"##### 4.2.1.2 Association acceptance: presentation contexts\n\n{contexts}\n\n"
         "Acceptance criterion: one transfer syntax for each context. For storage: the first one that the requestor "
         "proposes and that is not deflated, so that instances are sent as they are; where that is Implicit VR Little "
         "Endian and Explicit VR Little Endian is proposed too, the latter. Every transfer syntax is accepted, known or "
-        f"not, except: {', '.join(f'{_named(one) or one} ({one})' for one in sorted(DEFLATED))}. For the other "
-        f"services: {_named(EXPLICIT_LE)} or {_named(IMPLICIT_LE)}.\n\n"
+        f"not, except: {', '.join(f'{named(one) or one} ({one})' for one in sorted(DEFLATED))}. For the other "
+        f"services: {named(EXPLICIT_LE)} or {named(IMPLICIT_LE)}.\n\n"
         "SCP/SCU role selection: the requestor may be SCU of all classes, and SCP of Storage Commitment alone. "
         "User identity: accepted over TLS, where a positive response is given if asked for; without TLS a user name "
         "is ignored and an association that carries a secret is rejected. SOP class (common) extended negotiation is "
@@ -141,7 +141,7 @@ def _acceptance(settings: Settings) -> str:  # noqa: ARG001
 
 
 def _storage(settings: Settings) -> str:
-    statuses = _table(("status", "meaning", "when"), STATUSES)
+    statuses = table(("status", "meaning", "when"), STATUSES)
     return (
         "##### 4.2.1.3 SOP specific conformance: Storage\n\n"
         "Level 2 (full): all elements, private ones too, are kept as received, in the transfer syntax as received. "
@@ -174,10 +174,10 @@ def _initiation(settings: Settings) -> str:
         )
         for one in settings.destinations
     ]
-    contexts = _table(
+    contexts = table(
         ("abstract syntax", "transfer syntaxes", "role"),
         (
-            *((_named(uid), "Explicit VR Little Endian, Implicit VR Little Endian", "SCU") for uid in RESULTS),
+            *((named(uid), "Explicit VR Little Endian, Implicit VR Little Endian", "SCU") for uid in RESULTS),
             ("Storage Commitment Push Model", "the same", "SCU, reports as SCU on the same or another association"),
             ("Verification", "the same", "SCU"),
             ("Instance Availability Notification", "the same", "SCU"),
@@ -190,7 +190,7 @@ def _initiation(settings: Settings) -> str:
         "apart, without end; any other status fails the job. Storage commitment is asked for with N-ACTION and counts "
         "when the report names exactly what was asked. One N-CREATE of Instance Availability Notification tells of a "
         "job's results once all are there; 0110 and 0213 are tried again.\n\n##### 4.2.2.2 Destinations\n\n"
-        + _table(("name", "AE title or address", "results", "storage commitment", "C-FIND", "IAN"), rows)
+        + table(("name", "AE title or address", "results", "storage commitment", "C-FIND", "IAN"), rows)
     )
 
 
@@ -213,7 +213,7 @@ def _web(settings: Settings) -> str:
             "UPS-RS performer (Section 11): Search, Retrieve, Update, Change Workitem State. COMPLETED with the "
             "performed procedure and references to its results, CANCELED with a reason of CID 9300. No subscription: "
             "requests for cancellation of what is IN PROGRESS are not seen.\n\n"
-            + _table(("worklist", "address", "route", "scheduled station", "label", "workitem code"), rows)
+            + table(("worklist", "address", "route", "scheduled station", "label", "workitem code"), rows)
         )
     return "### 4.4 Web services (PS3.18)\n\n" + ("\n\n".join(parts) or "None are configured.")
 
@@ -234,11 +234,9 @@ def _configuration(settings: Settings) -> str:
     others = {"refuse": "are refused", "accept": "are accepted"}[settings.receiver.unknown_sources]
     return (
         "### 4.5 Configuration\n\n"
-        + _table(
-            ("AE title", "value"), (("RECEIVER", settings.receiver.ae_title), ("SENDER", settings.sender.ae_title))
-        )
+        + table(("AE title", "value"), (("RECEIVER", settings.receiver.ae_title), ("SENDER", settings.sender.ae_title)))
         + "\n\nSources:\n\n"
-        + _table(("AE title", "addresses", "certificate"), rows)
+        + table(("AE title", "addresses", "certificate"), rows)
         + f"\n\nOther AE titles {others}; destinations may verify and report storage commitment."
     )
 

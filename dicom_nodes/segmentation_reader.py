@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydicom import Dataset, dcmread
@@ -40,6 +41,25 @@ def tracked_segments(path: Path) -> dict[int, str]:
     """Return Segment Number → Tracking UID; numbers are consecutive, whatever the package's are (PS3.3 C.8.20.2)."""
     ds = dcmread(path, stop_before_pixels=True)
     return {int(item.SegmentNumber): str(item.TrackingUID) for item in ds.SegmentSequence}
+
+
+def shown_segments(path: Path) -> list[tuple[int, str, tuple[int, int, int]]]:
+    """Return Segment Number, Segment Label and recommended colour (sRGB; grey where none is named) of each segment."""
+    ds = dcmread(path, stop_before_pixels=True)
+    return [
+        (int(item.SegmentNumber), str(item.SegmentLabel), _rgb(item.get("RecommendedDisplayCIELabValue")))
+        for item in ds.SegmentSequence
+    ]
+
+
+def _rgb(encoded: Any) -> tuple[int, int, int]:
+    """Return the sRGB colour of a CIELab value as PS3.3 C.10.7.1.1 encodes it."""
+    from highdicom.color import CIELabColor
+
+    if encoded is None or len(encoded) != 3:
+        return 160, 160, 160
+    red, green, blue = CIELabColor.from_dicom_value(list(encoded)).to_rgb()
+    return int(red), int(green), int(blue)
 
 
 def _frames(ds: Dataset, volume: Volume) -> list[tuple[int, Array, int]]:

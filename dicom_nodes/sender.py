@@ -50,9 +50,19 @@ class Reference:
     sop_instance_uid: str
 
 
+@dataclass(frozen=True)
+class Peer:
+    """A DICOM node that is asked, be it no destination."""
+
+    name: str
+    ae_title: str
+    host: str
+    port: int
+
+
 @contextmanager
 def associate(
-    destination: Destination,
+    destination: Destination | Peer,
     our_ae_title: str,
     contexts: Sequence[Any],
     handlers: Sequence[Any] = (),
@@ -159,7 +169,7 @@ def _park(association: Any) -> _Parked:
     return parked
 
 
-def _why_not(association: Any, destination: Destination) -> str:
+def _why_not(association: Any, destination: Destination | Peer) -> str:
     where = f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
     if association.is_rejected:
         answer = association.acceptor.primitive
@@ -172,7 +182,7 @@ def _why_not(association: Any, destination: Destination) -> str:
     return f"{where} does not answer; is it running, and are host and port right?"
 
 
-def echo(destination: Destination, our_ae_title: str) -> None:
+def echo(destination: Destination | Peer, our_ae_title: str) -> None:
     """Send one C-ECHO. Raises Unreachable or Refused."""
     with associate(destination, our_ae_title, [build_context(Verification)]) as association:
         status = status_of(association.send_c_echo())

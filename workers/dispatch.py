@@ -38,6 +38,7 @@ from appliance.study import StudySummary
 from dicom_nodes.spool import Spool
 from models.package import Package
 from models.registry import open_registry
+from workers.auditing import Auditing
 from workers.celery_app import ring
 from workers.inquiry import Inquiry
 from workers.kept_cases import sweep
@@ -65,18 +66,20 @@ class Dispatch:
         self.registry = open_registry(settings, catalogue)
         self._gaps: dict[str, tuple[datetime, int, str]] = {}  # by study: as of its last instance
         self._silent: set[tuple[str, str]] = set()  # studies of which nobody can say whose they are, by package
+        self.auditing = Auditing(settings, catalogue)
         self._retained_at = 0.0
         self._rung_at = 0.0
         self._bell_answers = True
 
     def step(self) -> None:
-        """One pass: complete, route, reconcile, ring, retain."""
+        """One pass: complete, route, reconcile, ring, retain, seal."""
         self._complete_studies()
         new = self._route_studies() + self._tell_failures()
         self._reconcile(new)
         if time.monotonic() - self._retained_at > RETENTION_S:
             self._retained_at = time.monotonic()
             self._retain()
+        self.auditing.step()
 
     # --- completeness ---
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 
 from appliance.errors import Missing, SettingsError
 
-HEAD = "0007"  # the migration this version of the code needs
+HEAD = "0009"  # the migration this version of the code needs
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 

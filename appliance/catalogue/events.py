@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from appliance.catalogue.connection import now
 from appliance.catalogue.tables import event
@@ -25,3 +26,32 @@ def of_job(connection: Connection, job: str) -> list[dict[str, Any]]:
     """Return the events of a job, oldest first."""
     rows = connection.execute(select(event).where(event.c.job_id == job).order_by(event.c.seq))
     return [dict(row) for row in rows.mappings()]
+
+
+def last_detail(connection: Connection, kind: str) -> dict[str, Any]:
+    """Return the detail of the newest event of a kind, nothing where there is none."""
+    query = select(event.c.detail).where(event.c.kind == kind).order_by(event.c.seq.desc()).limit(1)
+    return connection.execute(query).scalar() or {}
+
+
+def details_since(connection: Connection, kind: str, since: datetime) -> list[dict[str, Any]]:
+    """Return the details of the events of a kind from a moment on, oldest first."""
+    query = select(event.c.detail).where(event.c.kind == kind, event.c.at >= since).order_by(event.c.seq)
+    return list(connection.execute(query).scalars())
+
+
+def count_since(connection: Connection, kind: str, since: datetime) -> int:
+    """Return how many events of a kind there were from a moment on."""
+    query = select(func.count()).select_from(event).where(event.c.kind == kind, event.c.at >= since)
+    return int(connection.execute(query).scalar_one())
+
+
+def open_alarms(connection: Connection) -> list[str]:
+    """Return the alarms that were raised and not cleared."""
+    rows = connection.execute(
+        select(event.c.kind, event.c.detail)
+        .where(event.c.kind.in_(("alarm_raised", "alarm_cleared")))
+        .order_by(event.c.seq)
+    )
+    found = {row.detail["name"]: row.kind for row in rows}
+    return sorted(name for name, kind in found.items() if kind == "alarm_raised")

@@ -12,6 +12,7 @@ from appliance.catalogue import corrections, events, notices, outbox, workitems
 from appliance.catalogue.passports import passport
 from appliance.catalogue.tables import instance, job, outcome, result, study
 from appliance.catalogue.tables import outbox as outbox_table
+from appliance.catch_up import Held
 from appliance.errors import Missing
 
 # what `curie explain` calls a job's state
@@ -97,6 +98,25 @@ def _complete(row: Any) -> dict[str, Any] | None:
     if row.complete_at is None:
         return None
     return {"at": iso(row.complete_at), "reason": row.complete_reason, "evidence": row.complete_evidence}
+
+
+def held(connection: Connection, uids: list[str]) -> dict[str, Held]:
+    """Return what is known of studies: how many images were received, and how many results destinations have."""
+    found: dict[str, list[int]] = {}
+    for at in range(0, len(uids), 500):
+        some = uids[at : at + 500]
+        images = select(instance.c.study_instance_uid, func.count(func.distinct(instance.c.sop_instance_uid)))
+        images = images.where(instance.c.study_instance_uid.in_(some)).group_by(instance.c.study_instance_uid)
+        sent = (
+            select(job.c.study_instance_uid, func.count(func.distinct(outbox_table.c.sop_instance_uid)))
+            .join(outbox_table, outbox_table.c.job_id == job.c.id)
+            .where(job.c.study_instance_uid.in_(some), outbox_table.c.state.in_(("delivered", "committed")))
+            .group_by(job.c.study_instance_uid)
+        )
+        for place, query in enumerate((images, sent)):
+            for uid, count in connection.execute(query):
+                found.setdefault(uid, [0, 0])[place] = int(count)
+    return {uid: Held(*counts) for uid, counts in found.items()}
 
 
 def find_study(connection: Connection, key: str) -> str:
@@ -190,7 +210,7 @@ def _job_outcome(connection: Connection, job_id: str, last_received_at: datetime
         "results": results(connection, job_id),
         "findings": row.findings,
         "notices": notices.of_job(connection, job_id),
-        "timings": _timings(connection, row, last_received_at),
+        "timings": timings(connection, row, last_received_at),
         "passport": passport(connection, job_id),
     }
 
@@ -222,7 +242,14 @@ def results(connection: Connection, job_id: str) -> list[dict[str, Any]]:
     return found
 
 
-def _timings(connection: Connection, row: Any, last_received_at: datetime) -> dict[str, float]:
+def timings_of(connection: Connection, job_id: str) -> dict[str, float]:
+    """Return the seconds of each step of a job."""
+    query = select(job, study.c.last_received_at).join(study, study.c.study_instance_uid == job.c.study_instance_uid)
+    row = connection.execute(query.where(job.c.id == job_id)).one()
+    return timings(connection, row, row.last_received_at)
+
+
+def timings(connection: Connection, row: Any, last_received_at: datetime) -> dict[str, float]:
     """Return the seconds of each step, as far as the job has come."""
     sent, vouched = connection.execute(
         select(func.max(outbox_table.c.delivered_at), func.max(outbox_table.c.committed_at)).where(

@@ -180,6 +180,7 @@ job = Table(
 )
 Index("job_of_patient", job.c.patient_key, job.c.package)
 Index("job_due", job.c.state, job.c.priority, job.c.created_at)
+Index("job_created", job.c.created_at)
 job_input = Table(
     "job_input",
     metadata,
@@ -366,6 +367,7 @@ event = Table(
     Column("job_id", String(36), nullable=False, server_default="", index=True),
     Column("detail", JSON, nullable=False),
 )
+Index("event_of_kind", event.c.kind, event.c.at)
 process = Table(
     "process",
     metadata,

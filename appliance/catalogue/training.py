@@ -107,6 +107,17 @@ def withdrawn_paths(connection: Connection, patient: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
+def forget_study(connection: Connection, study: str, reason: str, now: datetime) -> int:
+    """Withdraw the cases of a study; returns how many."""
+    return _withdraw(connection, (training_case.c.study_instance_uid == study,), reason, now)
+
+
+def paths_of_study(connection: Connection, study: str) -> list[str]:
+    """Return the files that the withdrawn cases of a study had."""
+    query = select(training_case.c.path).where(training_case.c.study_instance_uid == study, ~_LIVE)
+    return list(connection.execute(query).scalars())
+
+
 def expire(connection: Connection, before: datetime, now: datetime) -> int:
     """Withdraw the cases that were kept before a moment; returns how many."""
     return _withdraw(connection, (training_case.c.kept_at < before,), EXPIRED, now)

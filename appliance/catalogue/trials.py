@@ -83,10 +83,11 @@ def sent_and_corrected(connection: Connection, package: str, version: str) -> tu
 
 
 def measured(connection: Connection, package: str, version: str, most: int = 200) -> list[tuple[str, float]]:
-    """Return (finding and measurement, value) of a version's latest jobs."""
+    """Return (finding and measurement, value) of a version's latest jobs, those in shadow left out."""
     query = (
         select(job.c.findings)
-        .where(job.c.package == package, job.c.package_version == version, job.c.finished_at.is_not(None))
+        .where(job.c.package == package, job.c.package_version == version, job.c.shadow == 0)
+        .where(job.c.finished_at.is_not(None))
         .order_by(job.c.finished_at.desc())
         .limit(most)
     )

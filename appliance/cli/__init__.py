@@ -8,18 +8,23 @@ import typer
 from typer.exceptions import TyperException
 
 from appliance.cli import (
+    audit,
+    catching_up,
     conformance,
     destinations,
     federation,
     jobs,
+    keeping,
     model_life,
     model_making,
     models,
     operate,
+    rehearsing,
     routes,
     studies,
     tls,
     training_data,
+    users,
 )
 from appliance.cli.output import complain
 from appliance.errors import CurieError, Missing, SettingsError
@@ -39,7 +44,12 @@ app.command()(operate.status)
 app.command()(operate.doctor)
 app.command()(studies.explain)
 app.command()(studies.reproduce)
+app.command()(rehearsing.rehearse)
+app.command("catch-up")(catching_up.catch_up)
+app.command()(keeping.backup)
+app.command()(keeping.restore)
 app.command()(conformance.conformance)
+app.command("request-form")(conformance.request_form)
 app.add_typer(studies.app, name="studies")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(routes.app, name="routes")
@@ -49,7 +59,9 @@ model_life.add_to(models.app)
 model_making.add_to(models.app)
 app.add_typer(federation.app, name="federation")
 training_data.add_to(federation.app)
+app.add_typer(audit.app, name="audit")
 app.add_typer(tls.app, name="tls")
+app.add_typer(users.app, name="users")
 
 
 def exit_code(error: CurieError) -> int:

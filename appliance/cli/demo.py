@@ -39,6 +39,8 @@ reserve_gb = 0.5
 host = "127.0.0.1"
 port = {port}
 unknown_sources = "accept"
+[console]
+port = {console_port}
 [[destinations]]
 name = "pacs"
 ae_title = "PACS"
@@ -149,7 +151,8 @@ def write_settings(home: Path) -> tuple[Settings, Path]:
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(parents=True)
     file = home / "curie.toml"
-    file.write_text(SETTINGS.format(uid=uuid.uuid4().int, port=_free_port(), pacs_port=_free_port()), encoding="utf-8")
+    ports = {name: _free_port() for name in ("port", "pacs_port", "console_port")}
+    file.write_text(SETTINGS.format(uid=uuid.uuid4().int, **ports), encoding="utf-8")
     return parse(file.read_text(encoding="utf-8"), file), file
 
 

@@ -109,7 +109,7 @@ def _children(settings: Settings, file: Path) -> list[Child]:
     children = []
     if settings.broker.url == "embedded":
         children.append(Child("broker", broker.command(settings), alive=lambda: broker.answers(settings)))
-    children += [child("receiver"), child("dispatch"), child("delivery")]
+    children += [child("receiver"), child("dispatch"), child("delivery"), child("console")]
     children += [child("worker", "--number", str(n + 1)) for n in range(settings.worker.count)]
     if importlib.util.find_spec("nvflare") is not None:
         children += [child("sidecar")] if settings.federation else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from appliance.cli.output import ConfigOption, JsonOption, console, print_json, 
 from appliance.errors import SettingsError
 from appliance.package_life import Change, VersionRow, require_change, require_gate, signed_by_person
 
+if TYPE_CHECKING:
+    from models.registry import Registry
+
 PersonOption = Annotated[str, typer.Option("--by", help="Your name; it goes on record.")]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why, in a sentence; it goes on record.")]
 
@@ -26,19 +29,25 @@ def shadow(
     config: ConfigOption = None,
 ) -> None:
     """Let a candidate run on live studies beside the active version; its results never leave the appliance."""
-    state = "candidate" if off else "shadow"
     with registry(config) as opened:
-        row = opened.row(name)
-        if off and row.state != "shadow":
-            raise SettingsError(f"{row.name} is {row.state}, not in shadow")
-        with opened.catalogue.write() as connection:
-            packages.set_state(connection, row, state, now())
-            if off:
-                withdraw_version(connection, row, now())
+        row, state = put_in_shadow(opened, name, off=off)
     if json:
         print_json({"package": row.package, "version": row.version, "state": state})
     else:
         console.print(f"{row.name}: {state}", markup=False)
+
+
+def put_in_shadow(opened: Registry, name: str, *, off: bool = False) -> tuple[VersionRow, str]:
+    """Put a version in shadow, or take it out; returns it as it was, and its new state."""
+    state = "candidate" if off else "shadow"
+    row = opened.row(name)
+    if off and row.state != "shadow":
+        raise SettingsError(f"{row.name} is {row.state}, not in shadow")
+    with opened.catalogue.write() as connection:
+        packages.set_state(connection, row, state, now())
+        if off:
+            withdraw_version(connection, row, now())
+    return row, state
 
 
 def promote(
@@ -63,31 +72,43 @@ def retire(
     name: NameArgument, by: PersonOption, reason: ReasonOption, json: JsonOption = False, config: ConfigOption = None
 ) -> None:
     """Let a version run no more. Without an active version its routes end with a sentence that says so."""
-    person, why = signed_by_person(by, reason)
     with registry(config) as opened:
-        row, at = opened.row(name), now()
-        change = Change(row.package, "retire", row.version, "", person, why, at, "", at)
-        with opened.catalogue.write() as connection:
-            packages.set_state(connection, row, "retired", at, person=person, reason=why)
-            withdraw_version(connection, row, at)
-            if row.state == "active":
-                packages.record_change(connection, change)
+        row, change = retire_version(opened, name, by, reason)
     _tell(row, "retired", change, json=json)
 
 
-def _change(kind: str, name: str, by: str, reason: str, *, json: bool, config: Any) -> None:
+def retire_version(opened: Registry, name: str, by: str, reason: str) -> tuple[VersionRow, Change]:
+    """Let a version run no more; returns it as it was, and what goes on record."""
     person, why = signed_by_person(by, reason)
+    row, at = opened.row(name), now()
+    change = Change(row.package, "retire", row.version, "", person, why, at, "", at)
+    with opened.catalogue.write() as connection:
+        packages.set_state(connection, row, "retired", at, person=person, reason=why)
+        withdraw_version(connection, row, at)
+        if row.state == "active":
+            packages.record_change(connection, change)
+    return row, change
+
+
+def _change(kind: str, name: str, by: str, reason: str, *, json: bool, config: Any) -> None:
     with registry(config) as opened:
-        row = _target(kind, name, opened)
-        two = opened.settings.models.two_person_promotion
-        with opened.catalogue.write() as connection:
-            if packages.version(connection, row.package, row.version) != row:
-                raise SettingsError(f"{row.name} was changed by somebody else meanwhile; look again")
-            change, done = decide(connection, kind, row, person, why, now(), two_persons=two)
+        row, change, done = make_active(opened, kind, name, by, reason)
     _tell(row, "active" if done else row.state, change, json=json)
 
 
-def _target(kind: str, name: str, opened: Any) -> VersionRow:
+def make_active(opened: Registry, kind: str, name: str, by: str, reason: str) -> tuple[VersionRow, Change, bool]:
+    """Promote a version or go back to one; returns it as it was, what goes on record, and whether it is done."""
+    person, why = signed_by_person(by, reason)
+    row = _target(kind, name, opened)
+    two = opened.settings.models.two_person_promotion
+    with opened.catalogue.write() as connection:
+        if packages.version(connection, row.package, row.version) != row:
+            raise SettingsError(f"{row.name} was changed by somebody else meanwhile; look again")
+        change, done = decide(connection, kind, row, person, why, now(), two_persons=two)
+    return row, change, done
+
+
+def _target(kind: str, name: str, opened: Registry) -> VersionRow:
     """Return the version to make active: it may be so, passed the gate, and its files are whole."""
     package, _, number = name.partition("@")
     with opened.catalogue.read() as connection:
@@ -138,14 +159,15 @@ def compare(
             raise SettingsError(f"{one.name} and {other.name} are different packages")
         with opened.catalogue.read() as connection:
             found = comparisons.between(connection, one.package, one.version, other.version)
-    told = _compared(one, other, found)
+    told = compared(one, other, found)
     if json:
         print_json(told)
     else:
         _print_compared(told)
 
 
-def _compared(one: VersionRow, other: VersionRow, found: list[dict[str, Any]]) -> dict[str, Any]:
+def compared(one: VersionRow, other: VersionRow, found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the figures of the studies that two versions have read, all together and by scanner."""
     from models.comparison import summary
 
     scanners = sorted({row["scanner"] for row in found})

@@ -26,6 +26,7 @@ class ProcessName(StrEnum):
     dispatch = "dispatch"
     worker = "worker"
     delivery = "delivery"
+    console = "console"
     sidecar = "sidecar"
     coordinator = "coordinator"
 
@@ -58,6 +59,8 @@ def check_settings(settings: Settings) -> None:
         complain(f"warning: setting {key} has no effect in this version")
     if (settings.federation or settings.coordinator) and importlib.util.find_spec("nvflare") is None:
         complain("warning: federated rounds need an extra: pip install 'petite-curie[federation]'")
+    if settings.console.oidc and importlib.util.find_spec("authlib") is None:
+        complain("warning: console.oidc needs an extra: pip install 'petite-curie[oidc]'")
     for title in settings.impossible_fingerprints():
         complain(f"warning: sources.{title}.fingerprint is not sha256: and 64 hexadecimal digits; nobody can match it")
     if settings.messages:

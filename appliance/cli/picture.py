@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -28,7 +28,9 @@ class Legend:
     rgb: tuple[int, int, int]
 
 
-def save_picture(path: Path, volume: Volume, label_map: Array, legend: Sequence[Legend], title: str) -> None:
+def save_picture(
+    place: Path | BinaryIO, volume: Volume, label_map: Array, legend: Sequence[Legend], title: str
+) -> None:
     """Write three planes through the middle of what was found, each with the segments as a tint, and a legend."""
     centre = _centre(label_map)
     window = _window(volume.voxels)
@@ -44,7 +46,7 @@ def save_picture(path: Path, volume: Volume, label_map: Array, legend: Sequence[
         x, y = 10 + (n % 3) * (PANEL + 10), PANEL + 52 + 24 * (n // 3)
         draw.rectangle((x, y + 2, x + 14, y + 16), fill=entry.rgb)
         draw.text((x + 22, y), entry.text, INK, font=_font(14))
-    sheet.save(path)
+    sheet.save(place, format="PNG")
 
 
 def _font(size: int) -> Any:

@@ -22,7 +22,7 @@ def run_receiver(settings: Settings, number: int) -> None:  # noqa: ARG001
 
 def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001
     """Complete, route, ring, perform worklists and look at what comes back until told to stop."""
-    from workers import corrections, performing
+    from workers import alerting, corrections, performing
     from workers.celery_app import broker_url, make_app
     from workers.dispatch import POLL_S, Dispatch
 
@@ -30,6 +30,7 @@ def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001
         dispatch = Dispatch(settings, process.catalogue, make_app(broker_url(settings)))
         performing.start(settings, process.catalogue, process.stop)
         corrections.start(settings, process.catalogue, process.stop)
+        alerting.start(settings, process.catalogue, process.stop)
         keep_stepping(dispatch.step, process.stop, POLL_S)
 
 
@@ -39,6 +40,13 @@ def run_delivery(settings: Settings, number: int) -> None:  # noqa: ARG001
 
     with running("delivery", settings) as process:
         Delivery(settings, process.catalogue).run(process.stop)
+
+
+def run_console(settings: Settings, number: int) -> None:  # noqa: ARG001
+    """Serve the console until told to stop."""
+    from appliance.console.server import run
+
+    run(settings)
 
 
 def run_worker(settings: Settings, number: int) -> None:
@@ -70,6 +78,7 @@ RUN: dict[str, Callable[[Settings, int], None]] = {
     "receiver": run_receiver,
     "dispatch": run_dispatch,
     "delivery": run_delivery,
+    "console": run_console,
     "worker": run_worker,
     "sidecar": run_sidecar,
     "coordinator": run_coordinator,

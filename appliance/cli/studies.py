@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -39,6 +40,39 @@ def list_studies(
 
 
 app.command("replay")(replay.replay)
+
+
+@app.command("forget")
+def forget_study(
+    study: StudyArgument,
+    reason: Annotated[str, typer.Option(help="Why; it is recorded. Name no patient.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Delete images, results and training cases of a study, and what its rows tell of the patient; the record stays.
+
+    What a PACS holds is the PACS's; what was learned in past rounds cannot be unlearned. `curie federation opt-out`
+    keeps a patient out of training from then on.
+    """
+    from appliance.catalogue import open_catalogue
+    from workers.forgetting import forget
+
+    settings = load(config)
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    try:
+        with catalogue.read() as connection:
+            uid = overview.find_study(connection, study)
+        if not yes:
+            typer.confirm(f"Delete all that is held of the study {uid}?", abort=True)
+        left = forget(settings, catalogue, uid, getpass.getuser(), reason)
+    finally:
+        catalogue.close()
+    told = {"study_instance_uid": uid} | {name: len(paths) for name, paths in asdict(left).items()}
+    if json:
+        print_json(told)
+        return
+    console.print(f"{told['images']} images, {told['results']} results and {told['cases']} training cases are deleted")
 
 
 @app.command("show")

@@ -40,6 +40,8 @@ hosts = ["127.0.0.0/8"]
 [[sources]]
 ae_title = "ORTHANC"
 hosts = ["127.0.0.0/8"]
+host = "127.0.0.1"
+port = {pacs_port}
 [[destinations]]
 name = "pacs"
 ae_title = "ORTHANC"

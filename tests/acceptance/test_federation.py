@@ -31,7 +31,7 @@ from models.package import load_signed
 from models.signing import Trust, key_id, read_public_key
 from tests.acceptance.tiny import tiny_consortium
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.long]  # the account's session keeps its process from ending
+pytestmark = pytest.mark.acceptance
 HOSTILE_PATH = Path(__file__).parent / "hostile_site"
 ATTACKS = ("nan", "shape", "hundredfold", "replayed", "pickled", "oversized")
 SAID = {
@@ -118,6 +118,7 @@ def test_the_candidate_is_signed_and_names_its_lineage(consortium: Consortium) -
     digest = hashlib.sha256((folder / "candidates" / "tiny-0.1.1.zip").read_bytes()).hexdigest()
     ledger = consortium.sites[0].data / "sidecar" / "ledger.jsonl"
     wait_for("the candidate at the site", lambda: f"has {digest[:16]}" in ledger.read_text(), 30)
+    wait_for("who took it", lambda: "site-1" in consortium.cycles()[0]["took"], 30)
 
 
 def test_a_sidecar_that_waits_is_one_small_process_that_listens_on_loopback_alone(consortium: Consortium) -> None:
@@ -247,9 +248,13 @@ def taken_over(central: Party) -> Iterator[Any]:
         )
     try:
         account = str(central.data / "coordinator" / "account")
-        yield wait_for(
+        session = wait_for(
             "the server", lambda: tried(lambda: new_secure_session("curie@coordinator", account)), 60, every_s=2
         )
+        try:
+            yield session
+        finally:
+            tried(session.close)  # its threads would keep this process from ending
     finally:
         server.kill()
         server.wait()

@@ -11,35 +11,14 @@ import pytest
 
 from appliance.cli.demo import send, small_pacs
 from appliance.settings import load
-from bench.consortium import Consortium, Party, wait_for
-from bench.receivers import free_port
+from bench.consortium import Consortium, Party, radiology_settings, wait_for
 from tests.acceptance.tiny import tiny_consortium
 from tests.phantoms import Phantom, part10, series
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.long]
 HEAD = Phantom(slices=36, rows=72, columns=64, spacing=(4.0, 2.8, 2.8))
 STUDIES = 3  # with training, and without
 LATER_S = 1.0  # at most
-RADIOLOGY = """
-[receiver]
-host = "127.0.0.1"
-port = {port}
-unknown_sources = "accept"
-[spool]
-reserve_gb = 0.2
-[completeness]
-after_release_s = 1
-quiet_s = 2
-[[destinations]]
-name = "pacs"
-ae_title = "PACS"
-host = "127.0.0.1"
-port = {pacs_port}
-[[routes]]
-name = "brain"
-package = "brain-structures"
-destinations = ["pacs"]
-"""
 
 
 def sent(site: Party, number: int, folder: Path) -> str:
@@ -57,13 +36,14 @@ def sent(site: Party, number: int, folder: Path) -> str:
 def waited(site: Party, study: str) -> float:
     """Return how many seconds the study's job waited in the queue."""
 
-    def found() -> float | None:
+    def found() -> list[float]:
         ran = site.run("explain", study, "--json")
         told = json.loads(ran.stdout)["outcomes"] if ran.returncode == 0 else []
         done = [one for one in told if one["route"] == "brain" and one["outcome"] == "completed"]
-        return max(1e-6, float(done[0]["timings"]["wait_s"])) if done else None
+        return [float(one["timings"]["wait_s"]) for one in done]
 
-    return float(wait_for(f"the results of {study}", found, 120))
+    waits: list[float] = wait_for(f"the results of {study}", found, 120)
+    return waits[0]
 
 
 def trainer(site: Party) -> psutil.Process | None:
@@ -78,7 +58,7 @@ def learning(tmp_path: Path) -> Consortium:
     made = tiny_consortium(tmp_path / "consortium", 1, central, {"min_new_cases": 0})
     site = made.sites[0]
     site.words = ("up",)
-    site.file.write_text(site.file.read_text() + RADIOLOGY.format(port=free_port(), pacs_port=free_port()))
+    site.file.write_text(site.file.read_text() + radiology_settings("brain", "brain-structures", "MR"))
     return made
 
 
@@ -97,7 +77,9 @@ def test_a_clinical_job_starts_within_a_second_of_when_it_would_without_training
             during = []
             for n in range(STUDIES, 2 * STUDIES):
                 wait_for("training", lambda: process.status() != psutil.STATUS_STOPPED, 20, every_s=0.05)
-                during.append(waited(site, sent(site, n, tmp_path / f"during-{n}")))
+                study = sent(site, n, tmp_path / f"during-{n}")
+                wait_for("the trainer to yield", lambda: process.status() == psutil.STATUS_STOPPED, 20, every_s=0.02)
+                during.append(waited(site, study))
             wait_for("training", lambda: process.status() != psutil.STATUS_STOPPED, 20, every_s=0.05)
         finally:
             learning.stop()

@@ -27,7 +27,7 @@ ANSWER_S = 120.0  # a busy machine draws by software
 
 
 class Browser:
-    """One page. `failures` holds every uncaught exception of it."""
+    """One page. `failures` holds every uncaught exception of it, `complaints` what the browser itself found wrong."""
 
     def __init__(self, orders: int, answers: int) -> None:
         self._orders, self._answers = orders, answers
@@ -35,9 +35,10 @@ class Browser:
         self._number = 0
         self._session: str | None = None
         self.failures: list[str] = []
+        self.complaints: list[str] = []
         target = self.order("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.order("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime"):
+        for domain in ("Page", "Runtime", "Log"):
             self.order(f"{domain}.enable")
 
     def order(self, method: str, **given: Any) -> dict[str, Any]:
@@ -73,6 +74,8 @@ class Browser:
         if event.get("method") == "Runtime.exceptionThrown":
             told = event["params"]["exceptionDetails"]
             self.failures.append(str(told.get("exception", {}).get("description", told.get("text")))[:600])
+        if event.get("method") == "Log.entryAdded":
+            self.complaints.append(str(event["params"]["entry"]["text"])[:600])
 
     def open(self, url: str) -> None:
         """Go to an address; what went wrong on the page before is forgotten."""
@@ -98,6 +101,27 @@ class Browser:
         for count in (1, 2):
             for kind in ("mousePressed", "mouseReleased"):
                 self.order("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=count)
+
+    def press(self, key: str) -> None:
+        """Press and release one key: Tab, Enter, …"""
+        text = {"Enter": "\r", " ": " "}.get(key)
+        codes = {"Tab": 9, "Enter": 13, " ": 32, "Escape": 27}
+        held = {"key": key, "code": "Space" if key == " " else key, "windowsVirtualKeyCode": codes.get(key, 0)}
+        self.order("Input.dispatchKeyEvent", type="keyDown", **held, **({"text": text} if text else {}))
+        self.order("Input.dispatchKeyEvent", type="keyUp", **held)
+
+    def write(self, text: str) -> None:
+        """Write into what has the focus."""
+        self.order("Input.insertText", text=text)
+
+    def prefer(self, scheme: str) -> None:
+        """Be set to light or dark."""
+        self.order("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+
+    def resize(self, width: int, height: int) -> None:
+        """Have a window of this size."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.order("Emulation.setDeviceMetricsOverride", **size)
 
     def picture(self, file: Path) -> Path:
         """Save what the page shows as a PNG."""

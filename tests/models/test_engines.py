@@ -15,6 +15,7 @@ from appliance.errors import EngineUnavailable, PackageRefused
 from models.deciding import joined
 from models.engines import RUNGS, Engine, Place, candidates, choose_engine
 from models.engines.graph import checked_graph
+from models.engines.torch import trained_network
 from models.outputs import Classification
 from models.package import Package, load_package, write_manifest
 from models.parity import STRIDE, GoldenCase, compared
@@ -164,6 +165,13 @@ def test_weights_that_do_not_fit_are_refused_and_never_unpickled(copied: Path) -
     write_manifest(copied)
     with pytest.raises(PackageRefused, match="does not fit"):
         choose_engine(load_package(copied), ["torch"])
+
+
+def test_weights_kept_as_halves_are_computed_with_as_float32(copied: Path) -> None:
+    weights = load_file(copied / "weights.safetensors")
+    save_file({name: array.astype(np.float16) for name, array in weights.items()}, copied / "weights.safetensors")
+    write_manifest(copied)
+    assert {one.dtype for one in trained_network(load_package(copied)).parameters()} == {torch.float32}
 
 
 def test_a_graph_with_weights_elsewhere_or_foreign_operators_is_refused(copied: Path) -> None:

@@ -16,8 +16,8 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.shareable import Shareable, make_reply
 
 from workers.asking import CONTENT
-from workers.coordinator.controller import answer_of
-from workers.coordinator.lineage import CycleRecord
+from workers.coordinator.controller import answer_of, candidate_file, hand_out
+from workers.coordinator.lineage import CycleRecord, Lineage
 from workers.coordinator.process import write_job
 from workers.engine_policy import EXECUTOR
 from workers.sidecar import hardening
@@ -56,3 +56,34 @@ def test_a_job_is_configuration_alone_and_names_the_one_class_that_sites_allow(t
     assert f"{SiteExecutor.__module__}.{SiteExecutor.__qualname__}" == EXECUTOR
     assert hardening.resources()["class_allow_list"] == [EXECUTOR]
     assert hardening.resources()["allow_log_streaming"] is False
+
+
+class Hands:
+    """Notes who was sent a package; the site that is named refuses it."""
+
+    def __init__(self, *sites: str, refuses: str = "") -> None:
+        self.here, self.refuses, self.sent = list(sites), refuses, list[list[str]]()
+
+    def sites(self) -> list[str]:
+        return self.here
+
+    def hand_out(self, file: Path, sites: list[str]) -> list[str]:
+        assert file.name == "tiny-1.0.1.zip"
+        self.sent.append(sites)
+        return [one for one in sites if one != self.refuses]
+
+
+def test_a_site_that_was_away_gets_the_package_later_and_nobody_gets_it_twice(tmp_path: Path) -> None:
+    lineage = Lineage(tmp_path, "tiny")
+    begun = CycleRecord("cycle-1", "tiny", "1.0.0", "ab" * 32, 3, "2026-11-22T00:00:00+00:00")
+    lineage.change(begun, state="published", candidate="1.0.1")
+    place = candidate_file(tmp_path, lineage.cycle("cycle-1"))
+    first, second, third = Hands("a", "b", refuses="b"), Hands("a", "b", "c"), Hands("a", "b", "c")
+    hand_out(lineage.cycle("cycle-1"), lineage, first, tmp_path)  # type: ignore[arg-type]
+    assert first.sent == []  # there is no file of it any more
+    place.parent.mkdir(parents=True)
+    place.touch()
+    for hands in (first, second, third):
+        hand_out(lineage.cycle("cycle-1"), lineage, hands, tmp_path)  # type: ignore[arg-type]
+    assert (first.sent, second.sent, third.sent) == ([["a", "b"]], [["b", "c"]], [])
+    assert lineage.cycle("cycle-1").took == ("a", "b", "c")

@@ -25,7 +25,7 @@ from nvflare.apis.signal import Signal
 from appliance.errors import RoundRefused
 from appliance.log import logger, start_logging
 from appliance.settings import Settings, load
-from workers.asking import CONTENT, TAKE, TRAIN
+from workers.asking import CONTENT, TAKE, TRAIN, reason_of
 from workers.coordinator import kits
 from workers.coordinator.lineage import CycleRecord, Lineage
 from workers.coordinator.rounds import Answer, run_cycle
@@ -65,6 +65,8 @@ class RoundController(Controller):  # type: ignore[misc]
     def _carry_on(self, cycle: CycleRecord, lineage: Lineage, settings: Settings, exchange: EngineExchange) -> None:
         assert settings.coordinator is not None
         exchange.wait_for_sites(settings.coordinator.min_sites, settings.coordinator.gather_s)
+        for last in [one for one in lineage.cycles() if one.state == "published"][-1:]:
+            hand_out(last, lineage, exchange, settings.data_dir)  # to those that were away then
         try:
             run_cycle(cycle, lineage, exchange, settings.coordinator)
         except RoundRefused as error:
@@ -74,7 +76,16 @@ class RoundController(Controller):  # type: ignore[misc]
         publish(cycle)
         cycle = lineage.cycle(cycle.id)
         if cycle.state == "published":
-            exchange.hand_out(candidate_file(settings.data_dir, cycle))
+            hand_out(cycle, lineage, exchange, settings.data_dir)
+
+
+def hand_out(cycle: CycleRecord, lineage: Lineage, exchange: EngineExchange, data_dir: Path) -> None:
+    """Send a cycle's package to the sites that do not have it, and write down who took it."""
+    file = candidate_file(data_dir, cycle)
+    lacking = [site for site in exchange.sites() if site not in cycle.took]
+    if lacking and file.is_file():
+        took = exchange.hand_out(file, lacking)
+        lineage.change(cycle, took=tuple(sorted({*cycle.took, *took})))
 
 
 def publish(cycle: CycleRecord) -> None:
@@ -117,12 +128,15 @@ class EngineExchange:
         """Yield answers as they come."""
         yield from self._ask(TRAIN, request, sites, deadline)
 
-    def hand_out(self, file: Path) -> None:
-        """Send a package to all sites; what they say is logged. One that is away gets the next one."""
-        end = time.monotonic() + TAKE_S
-        for answer in self._ask(TAKE, file.read_bytes(), self.sites(), lambda: end):
+    def hand_out(self, file: Path, sites: list[str]) -> list[str]:
+        """Send a package to sites; what they say is logged. Returns those that took it."""
+        end, took = time.monotonic() + TAKE_S, []
+        for answer in self._ask(TAKE, file.read_bytes(), sites, lambda: end):
             said = answer.trouble or answer.content.decode(errors="replace")[:200]
             logger().info("candidate_sent", site=answer.site, answer=said)
+            if answer.content and reason_of(answer.content) is None:
+                took.append(answer.site)
+        return took
 
     def _ask(self, name: str, request: bytes, sites: list[str], deadline: Callable[[], float]) -> Iterator[Answer]:
         answers: queue.Queue[Answer] = queue.Queue()

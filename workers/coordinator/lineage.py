@@ -39,6 +39,7 @@ class CycleRecord:
     why: str = ""  # it was refused
     candidate: str = ""  # version that was published
     sites: tuple[str, ...] = ()  # that were invited when it began
+    took: tuple[str, ...] = ()  # sites that have the candidate
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def next_version(version: str) -> str:
 
 def _cycle(text: str) -> CycleRecord:
     told = json.loads(text)
-    return CycleRecord(**{**told, "sites": tuple(told["sites"])})
+    return CycleRecord(**{**told, "sites": tuple(told["sites"]), "took": tuple(told.get("took", ()))})
 
 
 def _round(text: str) -> RoundRecord:

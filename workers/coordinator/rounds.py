@@ -65,7 +65,12 @@ class Hearing:
 
 def rules_of(settings: Coordinator) -> Rules:
     """Return what an update must keep to, as the settings say."""
-    return Rules(clip_norm=settings.clip_norm, min_sites=settings.min_sites, aggregation=settings.aggregation)
+    return Rules(
+        clip_norm=settings.clip_norm,
+        min_sites=settings.min_sites,
+        aggregation=settings.aggregation,
+        momentum=settings.momentum,
+    )
 
 
 def rate_of(first: float, number: int, rounds: int) -> float:

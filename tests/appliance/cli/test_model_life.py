@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import sys
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from appliance.cli import main
 from models.package import sign_package
-from models.registry import ZOO, _loaded
+from models.registry import ZOO
 from models.signing import make_key, read_private_key
+from tests.appliance.cli.in_process import curie
 
 WHO = ("--by", "A. Person", "--reason", "it is better")
 
@@ -30,25 +26,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (package / "package.json").write_text(json.dumps(declared))
     sign_package(package, read_private_key(folder / "publisher.key"))
     return folder
-
-
-@dataclass(frozen=True)
-class Ran:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def curie(*words: str, cwd: Path | None = None) -> Ran:
-    """Run a command in this process: acceptance runs the same ones as processes of their own."""
-    said, complained = io.StringIO(), io.StringIO()
-    _loaded.cache_clear()  # files are looked at as by a fresh process
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(complained):
-        patch.chdir(cwd or Path.cwd())
-        patch.setattr(sys, "argv", ["curie", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-    return Ran(int(ended.value.code or 0), said.getvalue(), complained.getvalue())
 
 
 def home_of(folder: Path, made: Path, more: str = "") -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 
-from tests.appliance.cli.test_commands import curie
+from tests.appliance.cli.in_process import curie
 
 
 def write_pair(folder: Path, name: str, label: int) -> None:
@@ -21,7 +21,7 @@ def write_pair(folder: Path, name: str, label: int) -> None:
 
 
 def test_labels_are_imported_counted_and_forgotten(tmp_path: Path) -> None:
-    assert curie("init", str(tmp_path / "home")).returncode == 0
+    assert curie("init", str(tmp_path / "home"), cwd=tmp_path).returncode == 0
     home, crops = tmp_path / "home", tmp_path / "crops"
     write_pair(crops, "good.nii.gz", 1)
     write_pair(crops, "strange.nii.gz", 9)

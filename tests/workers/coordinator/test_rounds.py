@@ -174,3 +174,11 @@ def test_the_learning_rate_falls_over_a_cycle(tmp_path: Path) -> None:
     run_cycle(cycle, lineage, Sites({"one": noting, "two": honest}), settings(learning_rate=0.02))
     assert rates == pytest.approx([0.02, 0.011, 0.002])
     assert rate_of(0.02, 1, 1) == 0.02
+
+
+def test_the_servers_momentum_is_a_setting(tmp_path: Path) -> None:
+    cycle, lineage = begun(tmp_path, rounds=2)
+    own = settings(aggregation="momentum", momentum=0.8)
+    run_cycle(cycle, lineage, Sites({"one": honest, "two": honest}), own)
+    _, first, second = (lineage.weights(one) for one in lineage.rounds("cycle-1"))
+    assert second["a"] - first["a"] == pytest.approx(np.full((4, 3), 0.018), abs=1e-4)  # 0.01 + 0.8 * 0.01

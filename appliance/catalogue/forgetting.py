@@ -1,0 +1,53 @@
+"""Queries that let a study be forgotten: what tells of the patient goes, the record that something was done stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
+
+from appliance.catalogue import events, outbox, training
+from appliance.catalogue.tables import instance, job, result, series, study
+from appliance.errors import Missing
+
+IN_WORK = "a job of it runs or waits; `curie jobs cancel` it, or let it end, then ask again"
+FORGOTTEN = "the study was forgotten"
+
+
+@dataclass(frozen=True)
+class Left:
+    """Files whose rows say that they are gone: whoever asked deletes them."""
+
+    images: tuple[str, ...]  # relative to the spool
+    results: tuple[str, ...]  # relative to the results folder
+    cases: tuple[str, ...]  # relative to the folder of the training set
+
+
+def forget(connection: Connection, uid: str, who: str, reason: str, now: datetime) -> Left:
+    """Blank what a study's rows tell of the patient; asked again, it returns the same files. Raises Missing."""
+    of_study = job.c.study_instance_uid == uid
+    jobs = connection.execute(select(job.c.id, job.c.state).where(of_study)).all()
+    receiving = connection.execute(select(study.c.state).where(study.c.study_instance_uid == uid)).scalar()
+    if receiving == "receiving" or any(one.state in ("queued", "running") for one in jobs):
+        raise Missing("it is still received" if receiving == "receiving" else IN_WORK)
+    for one in jobs:
+        outbox.withdraw(connection, one.id, FORGOTTEN)
+    training.forget_study(connection, uid, FORGOTTEN, now)
+    images = connection.execute(
+        update(instance)
+        .where(instance.c.study_instance_uid == uid)
+        .values(file_removed=1, patient_key="", geometry={})
+        .returning(instance.c.path)
+    ).scalars()
+    left = Left(
+        tuple(images),
+        tuple(connection.execute(select(result.c.path).where(result.c.job_id.in_([one.id for one in jobs]))).scalars()),
+        tuple(training.paths_of_study(connection, uid)),
+    )
+    connection.execute(update(series).where(series.c.study_instance_uid == uid).values(attributes={}))
+    connection.execute(update(study).where(study.c.study_instance_uid == uid).values(accession_number=""))
+    connection.execute(update(job).where(of_study).values(findings=[], patient_key="", study_date=""))
+    counts = [len(one) for one in (left.images, left.results, left.cases)]
+    events.record(connection, "study_forgotten", study=uid, who=who, reason=reason, files=counts)
+    return left

@@ -1,0 +1,97 @@
+"""What is measured of the flow: what came since one last looked, what waits now, how long studies take. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from appliance.catalogue import overview
+from appliance.catalogue.tables import engine_report, event, instance, job, outbox, outcome, package_version, study
+
+AT_ONCE = 5000
+
+
+def newest(connection: Connection) -> tuple[int, int]:
+    """Return the greatest row number of images and of events."""
+    image = connection.execute(select(func.max(instance.c.id))).scalar()
+    happened = connection.execute(select(func.max(event.c.seq))).scalar()
+    return image or 0, happened or 0
+
+
+def images_after(connection: Connection, number: int, until: int) -> Sequence[Any]:
+    """Return state, count and bytes of images by row number, `number` exclusive."""
+    query = select(instance.c.state, func.count().label("images"), func.sum(instance.c.bytes).label("bytes"))
+    return connection.execute(
+        query.where(instance.c.id > number, instance.c.id <= until).group_by(instance.c.state)
+    ).all()
+
+
+def events_after(connection: Connection, seq: int) -> Sequence[Any]:
+    """Return number, kind, job and detail of the events after one."""
+    columns = (event.c.seq, event.c.kind, event.c.job_id, event.c.detail)
+    return connection.execute(select(*columns).where(event.c.seq > seq).order_by(event.c.seq).limit(AT_ONCE)).all()
+
+
+def package_of(connection: Connection, job_id: str) -> str:
+    """Return the package of a job."""
+    return str(connection.execute(select(job.c.package).where(job.c.id == job_id)).scalar() or "")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What waits: how many, and since when the oldest."""
+
+    name: str
+    state: str
+    count: int
+    oldest: datetime
+
+
+def jobs_waiting(connection: Connection) -> list[Waiting]:
+    """Return clinical jobs that are not at their end, by package and state."""
+    open_ones = (job.c.state.in_(("queued", "running", "delivering")), job.c.shadow == 0)
+    query = select(job.c.package, job.c.state, func.count(), func.min(job.c.created_at)).where(*open_ones)
+    rows = connection.execute(query.group_by(job.c.package, job.c.state)).all()
+    return [Waiting(*row) for row in rows]
+
+
+def results_waiting(connection: Connection) -> list[Waiting]:
+    """Return results on their way, by destination and state."""
+    query = (
+        select(outbox.c.destination, outbox.c.state, func.count(), func.min(job.c.created_at))
+        .join(job, job.c.id == outbox.c.job_id)
+        .where(outbox.c.state.in_(("waiting", "delivered", "rejected")))
+    )
+    rows = connection.execute(query.group_by(outbox.c.destination, outbox.c.state)).all()
+    return [Waiting(*row) for row in rows]
+
+
+def engines(connection: Connection) -> Sequence[Any]:
+    """Return package, version, host, device, engine, precision and memory of what active versions run on."""
+    query = (
+        select(
+            package_version.c.package, package_version.c.version, engine_report.c.host, engine_report.c.device,
+            engine_report.c.engine, engine_report.c.precision, engine_report.c.memory_mb,
+        )
+        .join(engine_report, engine_report.c.package_digest == package_version.c.digest)
+        .where(package_version.c.state == "active")
+    )  # fmt: skip
+    return connection.execute(query).all()
+
+
+def turnarounds(connection: Connection, since: datetime, route: str = "") -> list[tuple[str, dict[str, float]]]:
+    """Return route and seconds of every step of the clinical jobs that ended well since a moment."""
+    query = (
+        select(outcome.c.route, job, study.c.last_received_at)
+        .join(job, job.c.id == outcome.c.job_id)
+        .join(study, study.c.study_instance_uid == outcome.c.study_instance_uid)
+        .where(job.c.state == "completed", job.c.shadow == 0, job.c.finished_at >= since)
+    )
+    if route:
+        query = query.where(outcome.c.route == route)
+    rows = connection.execute(query.order_by(job.c.finished_at)).all()
+    return [(row.route, overview.timings(connection, row, row.last_received_at)) for row in rows]

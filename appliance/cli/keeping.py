@@ -1,0 +1,85 @@
+"""`curie backup | restore`: a copy of what cannot be made anew, and the way back."""
+
+from __future__ import annotations
+
+import getpass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from appliance.cli.output import ConfigOption, JsonOption, complain, console, print_json
+from appliance.errors import Missing, SettingsError
+from appliance.settings import Settings, find_file, load
+
+PATTERN = "curie-*.tar"
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(help="Where curie-TIME.tar goes; another disk than the data's.")],
+    images: Annotated[bool, typer.Option(help="With the spool: images that were received.")] = True,
+    keep: Annotated[int, typer.Option(help="Delete all but so many of the newest there; 0: none.", min=0)] = 0,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Write catalogue, spool, results, training set, packages and keys into one file, while everything runs."""
+    from appliance import backup as copies
+    from appliance.catalogue import events, open_catalogue
+
+    file = find_file(config)
+    settings = load(file)
+    if not folder.is_dir():
+        raise SettingsError(f"{folder} is no folder; make it first, readable by the user of curie alone")
+    target = folder / f"curie-{datetime.now():%Y%m%dT%H%M%S%f}.tar"
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    try:
+        made = copies.write(settings, file, catalogue, target, images=images)
+        with catalogue.write() as connection:
+            events.record(connection, "backup_written", who=getpass.getuser(), files=len(made.files), images=images)
+    finally:
+        catalogue.close()
+    for old in sorted(folder.glob(PATTERN))[:-keep] if keep else []:
+        old.unlink()
+    for path in outside(settings):
+        complain(f"not in the backup, keep a copy of it: {path}")
+    if json:
+        print_json({"path": str(target.absolute()), "files": len(made.files), "bytes": made.size, "gone": made.gone})
+        return
+    console.print(f"wrote {target}: {len(made.files)} files, {made.size / 1e6:.1f} MB; it holds keys", markup=False)
+
+
+def outside(settings: Settings) -> list[Path]:
+    """Return the files that settings name and that lie elsewhere than in data_dir."""
+    tls = settings.receiver.tls
+    named = [*settings.models.trusted_keys, *((tls.certificate, tls.key, tls.ca) if tls else ())]
+    named += [settings.federation.kit] if settings.federation else []
+    return [Path(one) for one in named if one and not Path(one).is_relative_to(settings.data_dir)]
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="What `curie backup` wrote.")],
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Put a backup into an empty data_dir and catalogue, be it another database; every file is checked first."""
+    from appliance import backup as copies
+    from appliance.catalogue import events, open_catalogue
+    from appliance.supervisor import claim_folder
+
+    try:
+        settings = load(config)
+    except SettingsError as error:
+        raise SettingsError(f"{error}; `tar -xf {file} {copies.SETTINGS}` gives you the one of then") from None
+    if not file.is_file():
+        raise Missing(f"{file} is no file")
+    with claim_folder(settings.data_dir):
+        told = copies.restore(settings, file, lambda: open_catalogue(settings.catalogue_url, settings.data_dir))
+        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        with catalogue.write() as connection:
+            events.record(connection, "backup_restored", who=getpass.getuser(), of=told["at"], images=told["images"])
+        catalogue.close()
+    if json:
+        print_json({name: told[name] for name in ("at", "version", "schema", "images")} | {"files": len(told["files"])})
+        return
+    console.print(f"restored {len(told['files'])} files of {told['at']}; now `curie doctor`, then `curie up`")

@@ -1,0 +1,1 @@
+"""One page a file: what is read from the catalogue, and which template shows it."""

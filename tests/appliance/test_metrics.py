@@ -1,0 +1,90 @@
+"""What Prometheus reads is what the catalogue holds, and names no study and no patient."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import update
+
+from appliance.catalogue import Catalogue, events, processes
+from appliance.catalogue.connection import now
+from appliance.catalogue.tables import job
+from appliance.metrics import Metrics
+from appliance.settings import Settings, load
+from tests.appliance.catalogue.rows import instance, queued_job, receive
+from tests.appliance.catalogue.test_trials import finished
+
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+ROUTE = '[[routes]]\nname = "route"\npackage = "brain"\nobjective_s = 5\n'
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    (tmp_path / "curie.toml").write_text(f'[appliance]\ndata_dir = "{tmp_path}"\n{ROUTE}')
+    return load(tmp_path / "curie.toml")
+
+
+def read(metrics: Metrics) -> Samples:
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {(one.name, frozenset(one.labels.items())): one.value for family in families for one in family.samples}
+
+
+def value(found: Samples, name: str, **labels: str) -> float | None:
+    return found.get((f"curie_{name}", frozenset(labels.items())))
+
+
+def test_counters_begin_with_the_process_and_count_each_row_once(settings: Settings, catalogue: Catalogue) -> None:
+    with catalogue.write() as connection:
+        receive(connection, instance(uid="0.1", study="0"))
+    metrics = Metrics(settings, catalogue)
+    with catalogue.write() as connection:
+        receive(connection, instance(uid="1.1", study="1", bytes=7))
+        receive(connection, instance(uid="1.2", study="1", bytes=5))
+        events.record(connection, "result_committed")
+    for _ in range(2):
+        found = read(metrics)
+        assert value(found, "instances_total", state="current") == 2
+        assert value(found, "instance_bytes_total") == 12
+        assert value(found, "events_total", kind="result_committed") == 1
+
+
+def test_a_job_that_ends_is_counted_with_the_seconds_of_its_steps(settings: Settings, catalogue: Catalogue) -> None:
+    metrics = Metrics(settings, catalogue)
+    number = finished(catalogue, "1", 2.0, timings={"inference_s": 3.0}, started_at=now())
+    with catalogue.write() as connection:
+        events.record(connection, "job_completed", study="1", job=number)
+    found = read(metrics)
+    assert value(found, "jobs_ended_total", package="brain", outcome="completed") == 1
+    assert value(found, "step_seconds_sum", package="brain", step="inference") == 3.0
+    assert value(found, "step_seconds_count", package="brain", step="wait") == 1
+
+
+def test_what_waits_is_told_with_its_age_and_goes_when_it_is_gone(settings: Settings, catalogue: Catalogue) -> None:
+    metrics = Metrics(settings, catalogue)
+    number = queued_job(catalogue, "1")
+    with catalogue.write() as connection:
+        at = now() - timedelta(seconds=100)
+        connection.execute(update(job).where(job.c.id == number).values(created_at=at))
+        processes.beat(connection, "receiver", now(), {"refused": {"unknown source": 3}})
+    found = read(metrics)
+    assert value(found, "jobs_waiting", package="brain", state="queued") == 1
+    assert 100 <= (value(found, "queue_age_seconds") or 0) < 200
+    assert [v for (name, labels), v in found.items() if name == "curie_refused"] == [3]
+    assert [v for (name, labels), v in found.items() if name == "curie_process_healthy"] == [1]
+    with catalogue.write() as connection:
+        connection.execute(update(job).values(state="cancelled"))
+        processes.gone(connection, "receiver")
+    found = read(metrics)
+    assert value(found, "jobs_waiting", package="brain", state="queued") is None
+    assert value(found, "queue_age_seconds") == 0
+    assert not [name for name, _ in found if name == "curie_process_healthy"]
+
+
+def test_no_label_holds_a_study(settings: Settings, catalogue: Catalogue) -> None:
+    metrics = Metrics(settings, catalogue)
+    queued_job(catalogue, "1.2.826.4711")
+    finished(catalogue, "1.2.826.4712", 1.0)
+    assert "826.471" not in metrics.exposition().decode()

@@ -1,0 +1,64 @@
+"""Alert rules and dashboard ask only for what `/metrics` tells, by its name and labels."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from appliance.catalogue import Catalogue
+from appliance.metrics import Metrics
+from appliance.settings import load
+
+yaml = pytest.importorskip("yaml")
+DEPLOY = Path(__file__).parents[2] / "deploy"
+RULES = DEPLOY / "prometheus" / "alerts.yml"
+
+
+def asked() -> Iterator[str]:
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        yield from (rule["expr"] for rule in group["rules"])
+    for panel in json.loads((DEPLOY / "grafana" / "curie.json").read_text())["panels"]:
+        yield from (target["expr"] for target in panel["targets"])
+
+
+def told(registry: CollectorRegistry) -> set[str]:
+    """Return every name of a sample that there may be."""
+    found = set()
+    for names in registry._collector_to_names.values():
+        found |= set(names)
+    return found
+
+
+@pytest.fixture
+def metrics(catalogue: Catalogue, tmp_path: Path) -> Metrics:
+    (tmp_path / "curie.toml").write_text(f'[appliance]\ndata_dir = "{tmp_path}"\n')
+    return Metrics(load(tmp_path / "curie.toml"), catalogue)
+
+
+@pytest.mark.parametrize("expression", sorted(set(asked())))
+def test_what_is_asked_for_is_told(expression: str, metrics: Metrics) -> None:
+    names = set(re.findall(r"curie_[a-z0-9_]+", expression))
+    assert names or expression.startswith("up{")
+    assert names <= told(metrics.registry)
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            assert rule["annotations"]["summary"], rule
+            assert rule["annotations"]["action"], rule
+
+
+def test_the_rules_are_rules() -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("promtool is not here (Debian's package prometheus)")
+    done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "11 rules found" in done.stdout
