@@ -27,7 +27,9 @@ class Facts:
     failed: int = 0  # jobs, in the last hour
     fell_back: Sequence[str] = ()  # versions, in the last day
     answers: Sequence[Answered] = ()
-    checks: Mapping[str, str] = field(default_factory=dict)  # what `curie doctor` finds wrong with certificates
+    checks: Mapping[str, str] = field(
+        default_factory=dict
+    )  # what `curie doctor` finds wrong with certificates and the collector
 
 
 def alarms(facts: Facts) -> Alarms:

@@ -57,6 +57,7 @@ def examine(settings: Settings) -> list[Check]:
         check_worklists,
         check_messages,
         check_kit,
+        check_collector,
     ]
     found: list[Check] = []
     for check in checks:
@@ -221,6 +222,19 @@ def check_kit(settings: Settings) -> list[Check]:
     except CurieError as error:
         return [Check("federation", False, str(error), remedy)]
     return [Check("federation", days >= CERTIFICATE_DAYS, f"its certificate has {days} days left", remedy)]
+
+
+def check_collector(settings: Settings) -> list[Check]:
+    """The collector of audit messages takes a TLS connection, where one is named; nothing is sent."""
+    from workers.audit_syslog import name_of, opened
+
+    def answer() -> str:
+        with opened(settings.audit.syslog) as stream:
+            return f"{name_of(settings.audit.syslog)} takes {stream.version()}"
+
+    if not settings.audit.syslog:
+        return []
+    return [_asked("audit collector", answer, "Check audit.syslog and its ?ca=; messages wait meanwhile")]
 
 
 def check_routes(settings: Settings) -> Check:

@@ -165,8 +165,18 @@ class Alerts(Table):
     smtp: Annotated[str, AfterValidator(_smtp)] = ""  # smtp[s]://HOST:PORT?to=…&from=…&auth=FILE
 
 
+def _syslog(value: str) -> str:
+    parts = urlsplit(value)
+    unknown = set(parse_qs(parts.query, keep_blank_values=True)) - {"ca", "certificate", "key"}
+    if value and not (parts.scheme == "tls" and parts.hostname and not unknown and "@" not in parts.netloc):
+        raise ValueError(
+            'a collector is written as "tls://host:6514", with ?ca=FILE&certificate=FILE&key=FILE if needed'
+        )
+    return value
+
+
 class Audit(Table):
-    syslog: str = ""
+    syslog: Annotated[str, AfterValidator(_syslog)] = ""  # DICOM audit messages go there
     keep_years: float = Field(default=10, gt=0)
 
 
@@ -230,18 +240,7 @@ class Settings(Table):
 
     def without_effect(self) -> list[str]:
         """Return the keys that are set but have no effect in this version."""
-        later: list[str] = []
-        for table, keys in _LATER.items():
-            part = getattr(self, table)
-            later += [f"{table}.{key}" for key in keys if part and key in part.model_fields_set]
-        for one in self.destinations:
-            later += [f"destinations.{one.name}.{key} beside url" for key in one.unused()]
-        return later
-
-
-_LATER = {
-    "audit": ("syslog",),
-}
+        return [f"destinations.{one.name}.{key} beside url" for one in self.destinations for key in one.unused()]
 
 
 def _names(items: tuple[Any, ...]) -> str:

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 from appliance.alarms import Change, Facts, alarms, change
 from appliance.catalogue import Catalogue, events, gauges, processes
 from appliance.catalogue.connection import now
-from appliance.doctor import check_kit, check_tls
+from appliance.doctor import check_collector, check_kit, check_tls
 from appliance.log import logger
 from appliance.metrics import ANSWERS_S, promises
 from appliance.objective import Answered
@@ -87,7 +87,8 @@ class Alerting:
         at = now()
         if time.monotonic() - self._checked_at > CHECK_S or not self._checked_at:
             self._checked_at = time.monotonic()
-            wrong = [one for one in (*check_tls(self.settings), *check_kit(self.settings)) if not one.ok]
+            looks = (check_tls, check_kit, check_collector)
+            wrong = [one for look in looks for one in look(self.settings) if not one.ok]
             self._checks = {one.name: f"{one.text}. {one.remedy}" for one in wrong}
         if time.monotonic() - self._answered_at > ANSWERS_S or not self._answered_at:
             self._answered_at = time.monotonic()

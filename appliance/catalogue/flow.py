@@ -11,7 +11,18 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, select
 
-from appliance.catalogue.tables import event, instance, job, outbox, outcome, result, series, study
+from appliance.catalogue.tables import (
+    association,
+    event,
+    instance,
+    job,
+    outbox,
+    outcome,
+    result,
+    series,
+    study,
+    study_association,
+)
 
 LATEST = 200  # jobs whose times are looked at
 HOUR = timedelta(hours=1)
@@ -200,6 +211,30 @@ def image_of(connection: Connection, study_uid: str) -> str | None:
     query = select(instance.c.path).where(instance.c.study_instance_uid == study_uid, instance.c.file_removed == 0)
     query = query.where(instance.c.state == "current").order_by(instance.c.received_at.desc(), instance.c.id.desc())
     return connection.execute(query.limit(1)).scalar()
+
+
+def sender_of(connection: Connection, study_uid: str) -> tuple[str, str] | None:
+    """Return AE title and address of who sent a study last, None where nobody is known."""
+    query = (
+        select(association.c.ae_title, association.c.address)
+        .join(study_association, study_association.c.association_id == association.c.id)
+        .where(study_association.c.study_instance_uid == study_uid)
+        .order_by(association.c.opened_at.desc())
+        .limit(1)
+    )
+    row = connection.execute(query).one_or_none()
+    return (row.ae_title, row.address) if row else None
+
+
+def count_of(connection: Connection, study_uid: str) -> int:
+    """Return how many images of a study are current."""
+    images = instance.c.study_instance_uid == study_uid, instance.c.state == "current"
+    return int(connection.execute(select(func.count()).select_from(instance).where(*images)).scalar_one())
+
+
+def study_of(connection: Connection, job_id: str) -> str:
+    """Return the Study Instance UID of a job, empty where there is none."""
+    return connection.execute(select(job.c.study_instance_uid).where(job.c.id == job_id)).scalar() or ""
 
 
 def destinations(connection: Connection) -> dict[str, dict[str, Any]]:
