@@ -73,7 +73,7 @@ class Coordinator(Table):
     packages: tuple[PackageName, ...] = ()
     min_sites: int = Field(default=3, ge=1)
     aggregation: Literal["weighted-mean", "trimmed-mean", "momentum"] = "weighted-mean"
-    rounds: int = Field(default=3, ge=1, le=5)  # of one cycle
+    rounds: int = Field(default=3, ge=1, le=20)  # of one cycle
     round_timeout_s: Seconds = 7200
     straggler_s: Seconds = 600  # waited for others once min_sites have answered
     gather_s: Seconds = 20  # waited for invited sites to connect before a cycle begins

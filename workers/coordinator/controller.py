@@ -68,7 +68,8 @@ class RoundController(Controller):  # type: ignore[misc]
         for last in [one for one in lineage.cycles() if one.state == "published"][-1:]:
             hand_out(last, lineage, exchange, settings.data_dir)  # to those that were away then
         try:
-            run_cycle(cycle, lineage, exchange, settings.coordinator)
+            if not run_cycle(cycle, lineage, exchange, settings.coordinator):
+                return  # the coordinator starts another job for those that are left
         except RoundRefused as error:
             lineage.change(cycle, state="refused", why=str(error))
             logger().error("cycle_refused", cycle=cycle.id, cause=str(error))

@@ -70,7 +70,8 @@ class Coordination:
         self.session: Session | None = None
         self.jobs: dict[str, tuple[str, float]] = {}  # cycle → its job, and when that was last seen running
         self.seen_at: dict[str, float] = {}  # cycle → when this process first had a job to start for it
-        self.lost: Counter[str] = Counter()  # cycle → jobs that ended before it did
+        self.lost: Counter[str] = Counter()  # cycle → jobs that ended without a round since the last that held one
+        self.held: Counter[str] = Counter()  # cycle → rounds that were held when its job began
 
     def start(self) -> None:
         """Start the engine's server."""
@@ -150,15 +151,18 @@ class Coordination:
         if not any(word in status.upper() for word in ENDED):
             self.jobs[cycle.id] = (job, time.monotonic())
             return True
-        logger().warning("job_ended_early", cycle=cycle.id, status=status)
         del self.jobs[cycle.id]
-        self._lost_one(cycle)
+        lineage = Lineage(self.settings.data_dir, cycle.package)
+        if len(lineage.rounds(cycle.id)) > self.held[cycle.id]:
+            self.lost[cycle.id] = 0
+        else:
+            logger().warning("job_ended_early", cycle=cycle.id, status=status)
+            self._lost_one(cycle, lineage)
         return False
 
-    def _lost_one(self, cycle: CycleRecord) -> None:
-        """Give a cycle up whose jobs end early again and again."""
+    def _lost_one(self, cycle: CycleRecord, lineage: Lineage) -> None:
+        """Give a cycle up whose jobs end without a round again and again."""
         self.lost[cycle.id] += 1
-        lineage = Lineage(self.settings.data_dir, cycle.package)
         if self.lost[cycle.id] >= MOST_LOST and lineage.cycle(cycle.id).state == "running":
             lineage.change(
                 cycle, state="refused", why=f"{MOST_LOST} jobs of the engine ended early; look at its log.txt"
@@ -175,6 +179,7 @@ class Coordination:
         folder = write_job(folder_of(self.settings.data_dir) / "job", cycle, self.own)
         job = session.submit_job(str(folder))
         self.jobs[cycle.id] = (job, time.monotonic())
+        self.held[cycle.id] = len(Lineage(self.settings.data_dir, cycle.package).rounds(cycle.id))
         logger().info("job_started", cycle=cycle.id, job=job, sites=sorted(here))
 
     def _connected(self) -> Session:

@@ -20,6 +20,7 @@ from workers.coordinator.lineage import CycleRecord, Lineage, RoundRecord
 
 LONGEST_REFUSAL = 300
 LAST_RATE = 0.1  # share of the learning rate in the last round of a cycle
+ROUNDS_OF_A_JOB = 5  # the engine takes a site that was away back with the next job
 
 
 @dataclass(frozen=True)
@@ -96,18 +97,23 @@ def about(cycle: CycleRecord, number: int, settings: Coordinator) -> dict[str, A
     }
 
 
-def run_cycle(cycle: CycleRecord, lineage: Lineage, exchange: Exchange, settings: Coordinator) -> None:
-    """Hold the rounds of a cycle that are still to come. Raises RoundRefused where too few updates count."""
+def run_cycle(cycle: CycleRecord, lineage: Lineage, exchange: Exchange, settings: Coordinator) -> bool:
+    """Hold the rounds of a cycle that are still to come, as many as one job may; returns whether those were all.
+
+    Raises RoundRefused where too few updates count.
+    """
     timing = Timing(settings.round_timeout_s, settings.straggler_s)
     done = lineage.rounds(cycle.id)
     weights = lineage.weights(done[-1])
     step = _last_step(done, lineage)
-    for number in range(done[-1].round + 1, cycle.rounds + 1):
+    last = min(cycle.rounds, done[-1].round + ROUNDS_OF_A_JOB)
+    for number in range(done[-1].round + 1, last + 1):
         rules = rules_of(settings)
         weights, step, record = one_round(weights, step, about(cycle, number, settings), rules, exchange, timing)
         lineage.add(weights, record)
         told = {"cycle": cycle.id, "round": number, "sites": len(record.sites), "refused": dict(record.refused)}
         logger().info("round_done", **told, abstained=dict(record.abstained), silent=list(record.silent))
+    return last == cycle.rounds
 
 
 def _last_step(done: list[RoundRecord], lineage: Lineage) -> dict[str, Floats] | None:

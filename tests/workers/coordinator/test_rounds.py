@@ -154,6 +154,15 @@ def test_a_cycle_goes_on_where_it_stood(tmp_path: Path, aggregation: str) -> Non
         assert all(np.allclose(mine[name], theirs[name], atol=1e-6) for name in mine)
 
 
+def test_a_job_holds_five_rounds_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    cycle, lineage = begun(tmp_path, rounds=6)
+    sites = Sites({"one": honest, "two": honest})
+    assert not run_cycle(cycle, lineage, sites, settings())
+    assert [one.round for one in lineage.rounds("cycle-1")] == [0, 1, 2, 3, 4, 5]
+    assert run_cycle(cycle, lineage, sites, settings())
+    assert lineage.rounds("cycle-1")[-1].round == 6
+
+
 def killed_in(number: int, sites: dict[str, Any]) -> Sites:
     def killed(weights: Weights, ask: Ask, site: str) -> bytes:
         if ask.round == number:
