@@ -63,7 +63,7 @@ federation-study: $(READY)
 	$(PY) -m bench.federation_study
 
 test: $(READY)
-	$(PYTEST) -n 2 --dist loadfile -m "not acceptance and not long and not viewer and not gpu and not trt"
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not acceptance and not long and not viewer and not gpu and not trt"
 
 TRT := tensorrt-rtx-cu13-libs==1.7.1.116 tensorrt-rtx-cu13-bindings==1.7.1.116
 test-trt: $(READY)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,15 +14,10 @@ from appliance.doctor import check_tls
 from appliance.errors import Missing, SettingsError
 from appliance.settings import parse
 from dicom_nodes.receiver import tls_context
+from tests.appliance.cli.in_process import curie
 from tests.certificates import Authority
 
 TLS = '[receiver.tls]\ncertificate = "tls/curie.pem"\nkey = "tls/curie.key"\nca = "tls/ca.pem"\n'
-
-
-def curie(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "appliance.cli.main", *words], capture_output=True, text=True, timeout=60
-    )
 
 
 def test_csr_makes_a_key_and_a_request_and_never_overwrites(tmp_path: Path) -> None:

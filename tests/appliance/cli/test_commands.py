@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import pytest
 import typer
 
 from appliance.cli import app
+from tests.appliance.cli.in_process import curie
 
 ROOT = Path(__file__).parents[3]
 
@@ -27,12 +26,6 @@ def commands(group: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 
 ALL = dict(commands())
-
-
-def curie(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "appliance.cli.main", *words], capture_output=True, text=True, cwd=cwd, timeout=60
-    )
 
 
 @pytest.fixture(scope="module")
