@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from appliance.errors import CurieError, DeliveryFailed, Missing
 from appliance.settings import Destination, MessageReceiver, Settings
+from appliance.this_host import clock_is_kept, gpus
 
 if TYPE_CHECKING:
     from models.registry import Registry
 
 SLOW_SYNC_S = 0.1
+CLOCK_S = 2.0
 CERTIFICATE_DAYS = 30
 GIB = 1024**3
 
@@ -46,17 +48,20 @@ def examine(settings: Settings) -> list[Check]:
         check_space,
         check_sync,
         check_catalogue,
+        check_clock,
         check_broker,
         check_port,
         check_console,
         check_tls,
         check_sources,
         check_routes,
+        check_gpu,
         check_packages,
         check_destinations,
         check_worklists,
         check_messages,
         check_kit,
+        check_coordinator,
         check_collector,
     ]
     found: list[Check] = []
@@ -117,6 +122,33 @@ def check_catalogue(settings: Settings) -> Check:
     except CurieError as error:
         return Check("catalogue", False, str(error), "Start the database or mend catalogue.url")
     return Check("catalogue", True, f"schema {version}")
+
+
+def check_clock(settings: Settings) -> Check:
+    """This host's clock goes with the catalogue's: leases and the order of events rest on it."""
+    from appliance.catalogue import events, open_catalogue
+
+    remedy = "Let a time server keep this host's clock (chrony or systemd-timesyncd)"
+    try:
+        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        with catalogue.read() as connection:
+            ahead_s = events.clock_ahead_s(connection)
+        catalogue.close()
+    except CurieError:
+        ahead_s = 0.0  # check_catalogue has said so
+    if ahead_s > CLOCK_S:
+        return Check("clock", False, f"the catalogue is {ahead_s:.0f} s ahead of this host", remedy)
+    kept = {True: "follows a time server", False: f"the kernel knows of no time server. {remedy}", None: "unknown"}
+    return Check("clock", True, f"goes with the catalogue; {kept[clock_is_kept()]}")
+
+
+def check_gpu(settings: Settings) -> list[Check]:
+    """The GPU that the settings name, or that is here, has a driver."""
+    found, wanted = gpus(), settings.worker.device.partition(":")[2]
+    if wanted and int(wanted) >= len(found):
+        text = f"worker.device is {settings.worker.device}, {len(found)} GPUs have a driver here"
+        return [Check("gpu", False, text, "Install the driver (`nvidia-smi` must list it), or set worker.device")]
+    return [Check(f"gpu {number}", True, text) for number, text in enumerate(found)]
 
 
 def check_broker(settings: Settings) -> Check:
@@ -224,6 +256,19 @@ def check_kit(settings: Settings) -> list[Check]:
     return [Check("federation", days >= CERTIFICATE_DAYS, f"its certificate has {days} days left", remedy)]
 
 
+def check_coordinator(settings: Settings) -> list[Check]:
+    """The coordinator takes a connection, where this site takes part; nothing is said to it."""
+    if settings.federation is None:
+        return []
+    host, _, port = settings.federation.target.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except OSError as error:
+        remedy = "Let this host reach it (one outbound port), or mend federation.coordinator; rounds go on without it"
+        return [Check("coordinator", False, f"{settings.federation.target}: {error}", remedy)]
+    return [Check("coordinator", True, f"{settings.federation.target} takes connections")]
+
+
 def check_collector(settings: Settings) -> list[Check]:
     """The collector of audit messages takes a TLS connection, where one is named; nothing is sent."""
     from workers.audit_syslog import name_of, opened
@@ -273,7 +318,26 @@ def _check_package(registry: Registry, name: str) -> Check:
         return Check(what, False, str(error), "Install it again, promote a version, or name another in the route")
     if not package.signer:
         return Check(what, False, f"version {row.version} is UNSIGNED", "Sign it: `curie models sign`, install it anew")
-    return Check(what, True, f"version {row.version}, signature and digests right")
+    text, on_cpu = _runs_on(registry, row.digest)
+    if on_cpu and gpus() and registry.settings.worker.device != "cpu":
+        remedy = "`curie models show` says why; look at the driver, then `curie models build`"
+        return Check(what, False, f"version {row.version} {text}, though there is a GPU", remedy)
+    return Check(what, True, f"version {row.version}, signature and digests right, {text}")
+
+
+def _runs_on(registry: Registry, digest: str) -> tuple[str, bool]:
+    """Return on which engine this host runs a package, which agreed with its golden cases, and whether on the CPU."""
+    from appliance.catalogue import packages
+
+    with registry.catalogue.read() as connection:
+        reports = packages.engine_reports(connection, digest)
+    here = [one for one in reports if one["host"] == socket.gethostname()]
+    if not here:
+        return "not loaded on this host yet (`curie models build` does it before the first study)", False
+    last = here[0]
+    return f"runs on {last['engine']} {last['precision']}, parity held on {last['at']:%Y-%m-%d}", last[
+        "device"
+    ] == "cpu"
 
 
 def check_destinations(settings: Settings) -> list[Check]:

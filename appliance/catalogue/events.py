@@ -55,3 +55,14 @@ def open_alarms(connection: Connection) -> list[str]:
     )
     found = {row.detail["name"]: row.kind for row in rows}
     return sorted(name for name, kind in found.items() if kind == "alarm_raised")
+
+
+def clock_ahead_s(connection: Connection) -> float:
+    """Return by how many seconds the catalogue is ahead of this host: its newest event, or its server's clock."""
+    at = now()
+    newest = connection.execute(select(event.c.at).order_by(event.c.seq.desc()).limit(1)).scalar()
+    ahead = (newest - at).total_seconds() if newest else 0.0
+    if connection.dialect.name == "postgresql":
+        told = connection.execute(select(func.now())).scalar_one()
+        ahead = max(ahead, abs((told - at).total_seconds()))
+    return ahead

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from sqlalchemy import insert
 
-from appliance.doctor import check_console, check_sources
+from appliance.catalogue import open_catalogue, packages
+from appliance.catalogue.tables import event
+from appliance.doctor import check_clock, check_console, check_coordinator, check_gpu, check_packages, check_sources
 from appliance.settings import Settings, load
 
 
@@ -71,3 +76,58 @@ def test_sources_that_say_where_they_are_must_answer(free_port: int, tmp_path: P
     assert (there.name, there.ok) == ("source CT1", True)
     assert (away.name, away.ok) == ("source CT2", False)
     assert "AE title CURIE" in away.remedy
+
+
+def test_a_clock_that_went_back_is_seen(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, "")
+    assert check_clock(settings).ok
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    with catalogue.write() as connection:
+        ahead = datetime.now(UTC) + timedelta(seconds=90)
+        connection.execute(insert(event).values(at=ahead, kind="x", study_instance_uid="", job_id="", detail={}))
+    catalogue.close()
+    look = check_clock(settings)
+    assert not look.ok
+    assert re.fullmatch(r"the catalogue is (89|90) s ahead of this host", look.text)
+
+
+def test_a_gpu_that_the_settings_name_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_of(tmp_path, '[worker]\ndevice = "cuda:1"\n')
+    monkeypatch.setattr("appliance.doctor.gpus", lambda: ["NVIDIA L4, 580.1, 23034 MiB"])
+    (look,) = check_gpu(settings)
+    assert (look.ok, look.text) == (False, "worker.device is cuda:1, 1 GPUs have a driver here")
+    monkeypatch.setattr("appliance.doctor.gpus", lambda: ["NVIDIA L4, 580.1, 23034 MiB"] * 2)
+    assert [one.ok for one in check_gpu(settings)] == [True, True]
+
+
+def test_a_coordinator_that_is_away_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        table = f'[federation]\ncoordinator = "grpcs://127.0.0.1:{port}"\nkit = "kit"\n'
+        assert [one.ok for one in check_coordinator(settings_of(tmp_path, table))] == [True]
+    (look,) = check_coordinator(settings_of(tmp_path, table))
+    assert not look.ok
+    assert f"127.0.0.1:{port}" in look.text
+
+
+def test_a_package_says_what_it_runs_on_and_a_gpu_that_is_not_used_is_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_of(tmp_path, '[[routes]]\nname = "r"\npackage = "hippocampus"\n')
+    (look,) = check_packages(settings)
+    assert look.ok
+    assert "not loaded on this host yet" in look.text
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    with catalogue.write() as connection:
+        (digest,) = [one.digest for one in packages.versions(connection, "hippocampus") if one.state == "active"]
+        told = {"host": socket.gethostname(), "device": "cpu", "package_digest": digest, "engine": "openvino",
+                "precision": "f32", "skipped": [], "parity": [], "memory_mb": None}  # fmt: skip
+        packages.keep_engine_report(connection, told, datetime.now(UTC))
+    catalogue.close()
+    (look,) = check_packages(settings)
+    assert look.ok
+    assert "runs on openvino f32, parity held on 20" in look.text
+    monkeypatch.setattr("appliance.doctor.gpus", lambda: ["NVIDIA L4, 580.1, 23034 MiB"])
+    (look,) = check_packages(settings)
+    assert not look.ok
+    assert "though there is a GPU" in look.text
