@@ -47,6 +47,7 @@ class Throttle:
 
     def __init__(self) -> None:
         self._tries: dict[str, list[float]] = {}
+        self._told: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def begin(self, account: str, address: str, now: float) -> float:
@@ -60,6 +61,15 @@ class Throttle:
             while len(self._tries) > MOST_KEYS:
                 del self._tries[next(iter(self._tries))]
             return max(waits, default=0.0)
+
+    def first_told(self, address: str, now: float) -> bool:
+        """Return whether a wait of this address is to be put on record: once in a window, however often it tries."""
+        with self._lock:
+            self._told = {key: at for key, at in self._told.items() if now - at < WINDOW_S}
+            if address in self._told or len(self._told) >= MOST_KEYS:
+                return False
+            self._told[address] = now
+            return True
 
     def succeeded(self, account: str, address: str) -> None:
         """Forget what this account tried, and the last try of this address."""

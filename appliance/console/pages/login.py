@@ -54,9 +54,13 @@ def _local(path: str) -> str:
 def enter(visit: Visit) -> Response:
     """Let somebody in, or say no without saying which of both was wrong."""
     name, password = visit.form.get("name", "").strip().lower()[:64], visit.form.get("password", "")
-    wait_s = visit.desk.throttle.begin(name, visit.address, time.monotonic())
+    at = time.monotonic()
+    wait_s = visit.desk.throttle.begin(name, visit.address, at)
     if wait_s:
-        return _refused(visit, name, "too many tries", 429, f"Too many tries. Wait {wait_s / 60:.0f} minutes.")
+        said = f"Too many tries. Wait {wait_s / 60:.0f} minutes."
+        if visit.desk.throttle.first_told(visit.address, at):
+            return _refused(visit, name, "too many tries", 429, said)
+        return _door(visit, 429, said)
     with visit.desk.catalogue.read() as connection:
         hashed = users.password_hash(connection, name) if NAME.fullmatch(name) else None
     with VERIFYING:

@@ -103,3 +103,10 @@ def test_a_meter_is_full_at_most() -> None:
 )
 def test_a_name_is_written_as_a_person_does(value: str, shown: str) -> None:
     assert _readable(value) == shown
+
+
+def test_a_wait_is_put_on_record_once_in_a_window() -> None:
+    throttle = Throttle()
+    told = [throttle.first_told("10.0.0.1", at) for at in (0.0, 1.0, WINDOW_S - 1, WINDOW_S + 1)]
+    assert told == [True, False, False, True]
+    assert throttle.first_told("10.0.0.2", 1.0)
