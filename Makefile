@@ -15,7 +15,7 @@ else
   READY := $(VENV)/.ready
 endif
 PYTEST := $(PY) -m pytest
-SYSTEM := orthanc dcmtk dicom3tools strace iproute2
+SYSTEM := orthanc dcmtk dicom3tools strace iproute2 chromium
 VIEWER := orthanc orthanc-dicomweb chromium npm iproute2
 # A network of its own with nothing but loopback: Orthanc listens on all addresses.
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
@@ -84,7 +84,7 @@ packages = { $(2); } >/dev/null 2>&1 || \
 
 .build/system-ready: Makefile
 	@mkdir -p .build
-	@$(call packages,$(SYSTEM),which Orthanc dcmsend dciodvfy strace ip)
+	@$(call packages,$(SYSTEM),which Orthanc dcmsend dciodvfy strace ip chromium)
 	@touch $@
 
 .build/viewer-ready: Makefile deploy/viewer/install.sh
@@ -94,7 +94,7 @@ packages = { $(2); } >/dev/null 2>&1 || \
 	@touch $@
 
 acceptance: $(READY) .build/system-ready
-	$(ALONE) $(PYTEST) -m "acceptance and not long" tests/acceptance
+	$(ALONE) $(PYTEST) -m "acceptance and not long" tests/acceptance tests/acceptance_viewer
 
 acceptance-long: $(READY) .build/system-ready
 	$(ALONE) $(PYTEST) -m "long" tests/acceptance

@@ -22,7 +22,7 @@ from appliance.settings import Settings, load
 from tests import phantoms
 from tests.acceptance_viewer.browser import Browser, chromium
 
-pytestmark = pytest.mark.viewer
+pytestmark = [pytest.mark.viewer, pytest.mark.acceptance]
 ROOT = Path(__file__).parents[2]
 SHOWN = ROOT / ".build" / "acceptance-console"
 CURIE = (sys.executable, "-m", "appliance.cli.main")
