@@ -41,7 +41,7 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "no virtual environment could be made: install python3-venv, or name another PYTHON="; exit 1; }
 	@echo "installing (minutes the first time)"
 	@$(VENV)/bin/python -m pip install -q --disable-pip-version-check torch==2.13.0 && \
-	 $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,train,postgres,hl7,oidc,federation]' || \
+	 $(VENV)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test,dev,train,postgres,hl7,oidc,tracing,federation]' || \
 	  { echo "installation failed: is the package registry reachable? Then run make again; what is done is kept"; exit 1; }
 	@touch $@
 else

@@ -175,6 +175,10 @@ def _syslog(value: str) -> str:
     return value
 
 
+class Tracing(Table):
+    otlp: WebAddress | None = None  # a collector of OpenTelemetry, e.g. "http://127.0.0.1:4318"
+
+
 class Audit(Table):
     syslog: Annotated[str, AfterValidator(_syslog)] = ""  # DICOM audit messages go there
     keep_years: float = Field(default=10, gt=0)
@@ -202,6 +206,7 @@ class Settings(Table):
     models: Models = Models()
     alerts: Alerts = Alerts()
     audit: Audit = Audit()
+    tracing: Tracing = Tracing()
 
     @property
     def data_dir(self) -> Path:

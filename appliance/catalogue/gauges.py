@@ -95,3 +95,10 @@ def turnarounds(connection: Connection, since: datetime, route: str = "") -> lis
         query = query.where(outcome.c.route == route)
     rows = connection.execute(query.order_by(job.c.finished_at)).all()
     return [(row.route, overview.timings(connection, row, row.last_received_at)) for row in rows]
+
+
+def job_and_study(connection: Connection, job_id: str) -> Any:
+    """Return package, version, state and start of a job, and when the last image of its study came."""
+    columns = (job.c.package, job.c.package_version, job.c.state, study.c.last_received_at)
+    query = select(*columns).join(study, study.c.study_instance_uid == job.c.study_instance_uid)
+    return connection.execute(query.where(job.c.id == job_id)).one_or_none()
