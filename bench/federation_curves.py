@@ -36,7 +36,7 @@ class Shape:
     start_steps: int  # of the weak start
 
 
-PUBLIC, MADE_UP = Shape(rounds=10, steps=24, start_steps=240), Shape(rounds=3, steps=12, start_steps=40)
+PUBLIC, MADE_UP = Shape(rounds=10, steps=24, start_steps=240), Shape(rounds=4, steps=12, start_steps=40)
 
 
 def hospital_of(file: Path, package: str) -> Hospital:
