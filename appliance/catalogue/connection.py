@@ -1,7 +1,7 @@
 """Connections to the catalogue: SQLite (WAL, synchronous FULL) or PostgreSQL by URL. It must never retry silently.
 
-Every process opens its own after it started. `write()` is BEGIN IMMEDIATE on SQLite, so that two writers queue
-instead of failing at commit.
+Every process opens its own after it started. Writers queue instead of failing at commit: `write()` is BEGIN IMMEDIATE
+on SQLite, and on PostgreSQL takes one lock of the whole catalogue, so that both promise the same.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
 
 from appliance.errors import Missing, SettingsError
 
 HEAD = "0009"  # the migration this version of the code needs
 MIGRATIONS = Path(__file__).parent / "migrations"
+WRITERS = 1914  # the advisory lock that a writing transaction holds
+HELD_S = 10  # a writer that says nothing for so long has lost the network: its transaction is rolled back
+UNANSWERED_S = 10  # after which a connection over which nothing comes any more is given up
 
 
 class Catalogue:
@@ -75,12 +78,26 @@ class Catalogue:
 
 
 def _engine(url: str) -> Engine:
-    if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+    if make_url(url).get_backend_name() == "postgresql":
+        engine = create_engine(url, pool_pre_ping=True, connect_args=_patience())
+        event.listen(engine, "begin", _postgresql_begin)
+        return engine
     engine = create_engine(url, connect_args={"timeout": 20})
     event.listen(engine, "connect", _sqlite_pragmas)
     event.listen(engine, "begin", _sqlite_begin)
     return engine
+
+
+def _patience() -> dict[str, int]:
+    """Return libpq's bounds: without them a query over a pulled cable waits for a quarter of an hour."""
+    probes = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+    return {"connect_timeout": 5, "tcp_user_timeout": UNANSWERED_S * 1000, **probes}
+
+
+def _postgresql_begin(connection: Connection) -> None:
+    if connection.get_execution_options().get("curie_write"):
+        held = f"set_config('idle_in_transaction_session_timeout', '{HELD_S}s', true)"
+        connection.exec_driver_sql(f"SELECT {held}, pg_advisory_xact_lock({WRITERS})")
 
 
 def _sqlite_pragmas(connection: Any, record: object) -> None:  # noqa: ARG001

@@ -20,6 +20,7 @@ from bench.consortium import CURIE as CURIE
 from bench.consortium import wait_for as wait_for
 from bench.receivers import free_port as free_port
 
+LOOPBACK = "127.0.0.1"
 SETTINGS = """
 [appliance]
 name = "st-elsewhere"
@@ -137,8 +138,11 @@ class Appliance:
 class Orthanc:
     """A real PACS."""
 
-    def __init__(self, folder: Path, curie_port: int) -> None:
-        self.folder = folder
+    def __init__(
+        self, folder: Path, curie_port: int, host: str = LOOPBACK, curie: str = LOOPBACK, inside: Sequence[str] = ()
+    ) -> None:
+        """`inside`: the words that bring a program to its host."""
+        self.folder, self.host, self.curie, self.inside = folder, host, curie, list(inside)
         self.http, self.port, self.curie_port = free_port(), free_port(), curie_port
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,16 +159,16 @@ class Orthanc:
             "DicomCheckCalledAet": True,
             "DicomAlwaysAllowStore": True,
             "AuthenticationEnabled": False,
-            "RemoteAccessAllowed": False,
+            "RemoteAccessAllowed": self.host != LOOPBACK,
             "OverwriteInstances": False,
             "Plugins": [],
-            "DicomModalities": {"curie": ["CURIE", "127.0.0.1", self.curie_port]},
+            "DicomModalities": {"curie": ["CURIE", self.curie, self.curie_port]},
         }
         file = self.folder / "orthanc.json"
         file.write_text(json.dumps(configuration))
         environment = {**os.environ, "TCP_NODELAY": "1"}
         with open(self.folder / "orthanc.log", "ab") as log:
-            self.process = subprocess.Popen(["Orthanc", str(file)], stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen([*self.inside, "Orthanc", str(file)], stdout=log, stderr=log, env=environment)
         wait_for("Orthanc", self._answers, 30)
 
     def _answers(self) -> bool:
@@ -183,19 +187,19 @@ class Orthanc:
 
     def get(self, path: str) -> Any:
         """Return the JSON at a path of the REST interface."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://{self.host}:{self.http}{path}", timeout=20) as answer:
             return json.load(answer)
 
     def content(self, path: str) -> bytes:
         """Return the bytes at a path."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http}{path}", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://{self.host}:{self.http}{path}", timeout=60) as answer:
             found: bytes = answer.read()
         return found
 
     def post(self, path: str, body: Any) -> Any:
         """Post JSON and return the answer."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
-        request = urllib.request.Request(f"http://127.0.0.1:{self.http}{path}", data=content, method="POST")
+        request = urllib.request.Request(f"http://{self.host}:{self.http}{path}", data=content, method="POST")
         with urllib.request.urlopen(request, timeout=300) as answer:
             return json.load(answer)
 
