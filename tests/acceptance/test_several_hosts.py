@@ -19,7 +19,7 @@ from appliance.catalogue import Catalogue
 from appliance.catalogue.jobs import LEASE_S
 from appliance.catalogue.tables import instance, job
 from tests.acceptance.house import CURIE, Orthanc, wait_for
-from tests.acceptance.network import NETWORK, OURS, Host, hosts
+from tests.acceptance.network import Host, hosts
 from tests.phantoms import Phantom, series, write_series
 from tests.postgresql import PostgreSQL
 
