@@ -168,7 +168,9 @@ class Orthanc:
         file.write_text(json.dumps(configuration))
         environment = {**os.environ, "TCP_NODELAY": "1"}
         with open(self.folder / "orthanc.log", "ab") as log:
-            self.process = subprocess.Popen([*self.inside, "Orthanc", str(file)], stdout=log, stderr=log, env=environment)
+            self.process = subprocess.Popen(
+                [*self.inside, "Orthanc", str(file)], stdout=log, stderr=log, env=environment
+            )
         wait_for("Orthanc", self._answers, 30)
 
     def _answers(self) -> bool:
