@@ -15,7 +15,7 @@ else
   READY := $(VENV)/.ready
 endif
 PYTEST := $(PY) -m pytest
-SYSTEM := orthanc dcmtk dicom3tools strace iproute2 chromium
+SYSTEM := orthanc dcmtk dicom3tools strace iproute2 postgresql chromium
 VIEWER := orthanc orthanc-dicomweb chromium npm iproute2
 # A network of its own with nothing but loopback: Orthanc listens on all addresses.
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
@@ -85,7 +85,7 @@ packages = { $(2); } >/dev/null 2>&1 || \
 
 .build/system-ready: Makefile
 	@mkdir -p .build
-	@$(call packages,$(SYSTEM),which Orthanc dcmsend dciodvfy strace ip chromium)
+	@$(call packages,$(SYSTEM),which Orthanc dcmsend dciodvfy strace ip chromium && ls /usr/lib/postgresql/*/bin/postgres)
 	@touch $@
 
 .build/viewer-ready: Makefile deploy/viewer/install.sh

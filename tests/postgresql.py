@@ -3,6 +3,7 @@ so that what it acknowledged survives kill -9."""
 
 from __future__ import annotations
 
+import itertools
 import pwd
 import shutil
 import signal
@@ -12,8 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
-
-DATABASE = "curie"
 
 
 def programs() -> Path | None:
@@ -30,6 +29,7 @@ class PostgreSQL:
         assert found is not None, "PostgreSQL is not installed"
         self.programs, self.folder, self.host, self.port = found, folder, host, port
         self.inside = [*inside, *_unprivileged()]
+        self._numbers = itertools.count(1)
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir(parents=True)
         self._run("initdb", "--username=curie", "--auth=trust", "-D", str(folder / "data"))
@@ -40,10 +40,6 @@ class PostgreSQL:
         command = [*self.inside, str(self.programs / program), *words]
         with open(self.folder / "log", "ab") as log:
             return subprocess.run(command, stdout=log, stderr=log, cwd="/").returncode
-
-    def url(self, database: str = DATABASE) -> str:
-        """Return what catalogue.url says."""
-        return f"postgresql+psycopg://curie@{self.host}:{self.port}/{database}"
 
     def start(self) -> None:
         """Start and wait until it takes connections."""
@@ -60,10 +56,11 @@ class PostgreSQL:
     def _where(self) -> tuple[str, ...]:
         return ("-h", self.host, "-p", str(self.port), "-U", "curie")
 
-    def create(self, database: str = DATABASE) -> str:
-        """Make an empty database; returns its URL."""
-        assert self._run("createdb", *self._where(), database) == 0, (self.folder / "log").read_text()[-2000:]
-        return self.url(database)
+    def create(self) -> str:
+        """Make an empty database; returns what catalogue.url says."""
+        name = f"curie_{next(self._numbers)}"
+        assert self._run("createdb", *self._where(), name) == 0, (self.folder / "log").read_text()[-2000:]
+        return f"postgresql+psycopg://curie@{self.host}:{self.port}/{name}"
 
     def kill(self) -> None:
         """kill -9 of all its processes."""

@@ -93,12 +93,13 @@ class Worker:
         """Drain whenever no bell came for 5 s; ends with the worker."""
         while not self.stopping.wait(0.5):
             if time.monotonic() - self._drained_at >= TIMER_S:
-                self._drain_safely()
+                self.drain_safely()
 
-    def _drain_safely(self) -> None:
+    def drain_safely(self) -> None:
+        """Drain; what breaks is logged by its kind alone, and tried again when the timer or a bell asks."""
         try:
             self.drain()
-        except Exception as error:  # noqa: BLE001 - the edge of this thread: the timer must go on
+        except Exception as error:  # noqa: BLE001 - the edge of timer and bell: the catalogue may be away for a while
             logger().error("drain_failed", cause=type(error).__name__)
             self._drained_at = time.monotonic()
 
@@ -327,8 +328,9 @@ def said_by(package: Package, known: ResultContext) -> ResultContext:
 def own_folder(run: Path) -> Path:
     """Return a folder of this process alone, and remove those of processes of this host that are gone."""
     host = socket.gethostname()
-    for left in run.glob(f"{host}.*"):
-        if not Path(f"/proc/{left.suffix[1:]}").exists():
+    for left in run.glob(f"{host}.*.*"):
+        of_this_host = left.name.rsplit(".", 2)[0] == host  # others may begin with its name and a dot
+        if of_this_host and not Path(f"/proc/{left.suffix[1:]}").exists():
             shutil.rmtree(left, ignore_errors=True)
     return run / f"{host}.{uuid.uuid4().hex}.{os.getpid()}"
 
@@ -366,7 +368,7 @@ def run_worker(app: Celery, worker: Worker) -> None:
 
     @app.task(name="curie.drain")  # type: ignore[untyped-decorator]  # Celery has no types
     def drain() -> None:
-        worker.drain()
+        worker.drain_safely()
 
     worker.warm()  # before another thread may speak to the engine process
     worker.compare_left()

@@ -75,7 +75,7 @@ def restore(
     except SettingsError as error:
         raise SettingsError(f"{error}; `tar -xf {file} {copies.SETTINGS}` gives you the one of then") from None
     if not file.is_file():
-        raise Missing(f"{file} is no file")
+        raise Missing(f"{file} is no file; name one that `curie backup` wrote, {PATTERN}")
     with claim_folder(settings.data_dir):
         told = copies.restore(settings, file, lambda: open_catalogue(settings.catalogue_url, settings.data_dir))
         catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.house import Appliance, Orthanc, absent, free_port
+from tests.postgresql import programs
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("Orthanc", "dcmsend", "dciodvfy", "dcentvfy", "strace")
+TOOLS = ("Orthanc", "dcmsend", "dciodvfy", "dcentvfy", "strace", "ip")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def tools() -> None:
     """Fail, rather than skip, when a tool of the acceptance is absent."""
     absent = [tool for tool in TOOLS if shutil.which(tool) is None]
+    absent += [] if programs() else ["postgresql"]
     assert not absent, f"not installed: {', '.join(absent)}; `make acceptance` installs them"
 
 

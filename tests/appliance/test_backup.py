@@ -101,6 +101,12 @@ def test_a_damaged_backup_is_refused_and_leaves_nothing(copy: Path, tmp_path: Pa
     assert [one.name for one in (other / "curie-data").iterdir()] == ["up.lock"]
 
 
+def test_a_backup_that_is_not_there_is_said_with_the_next_step(home: Path, tmp_path: Path) -> None:
+    ran = curie("restore", str(tmp_path / "nothing.tar"), cwd=home)
+    assert ran.returncode == 3
+    assert "nothing.tar is no file; name one that `curie backup` wrote, curie-*.tar" in " ".join(ran.stderr.split())
+
+
 def test_nothing_is_restored_over_anything(home: Path, copy: Path) -> None:
     ran = curie("restore", str(copy), cwd=home)
     assert ran.returncode == 3

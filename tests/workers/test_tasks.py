@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
-from workers.tasks import own_folder, run_worker, where
+from workers.tasks import Worker, own_folder, run_worker, where
 
 
 def test_two_workers_never_share_the_folder_of_their_voxels(tmp_path: Path) -> None:
@@ -22,11 +23,12 @@ def test_folders_of_workers_that_died_are_removed_and_others_are_not(tmp_path: P
     gone = tmp_path / f"{socket.gethostname()}.abc.999999999"
     alive = tmp_path / f"{socket.gethostname()}.abc.{os.getpid()}"
     elsewhere = tmp_path / "another-host.abc.999999999"
-    for folder in (gone, alive, elsewhere):
+    like_ours = tmp_path / f"{socket.gethostname()}.ward.abc.999999999"
+    for folder in (gone, alive, elsewhere, like_ours):
         folder.mkdir()
         (folder / "voxels.npy").write_bytes(b"x")
     own_folder(tmp_path)
-    assert [folder.exists() for folder in (gone, alive, elsewhere)] == [False, True, True]
+    assert [folder.exists() for folder in (gone, alive, elsewhere, like_ours)] == [False, True, True, True]
 
 
 def test_an_unexpected_error_is_named_by_its_place_not_by_its_text() -> None:
@@ -35,6 +37,20 @@ def test_an_unexpected_error_is_named_by_its_place_not_by_its_text() -> None:
     place = where(broken.value)
     assert place.startswith("test_tasks.py:")
     assert "Doe" not in place
+
+
+def test_a_catalogue_that_is_away_is_logged_by_its_kind_and_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    class Away(Worker):
+        def __init__(self) -> None:
+            self._drained_at = 0.0
+
+        def drain(self) -> int:
+            raise OperationalError("SELECT ?", ("1.2.3",), Exception("connection refused"))
+
+    worker = Away()
+    worker.drain_safely()
+    assert worker._drained_at > 0.0
+    assert "1.2.3" not in capsys.readouterr().out
 
 
 class Listening:
@@ -52,16 +68,18 @@ def test_the_engine_process_is_spoken_to_by_one_thread_at_a_time(monkeypatch: py
     worker = Listening()
     monkeypatch.setattr("workers.tasks.threading.Thread.start", lambda thread: thread._target())
     monkeypatch.setattr("workers.tasks.signal.signal", lambda number, what: None)
+    rung: list[Callable[[], None]] = []
 
     class App:
-        def task(self, name: str) -> Callable[[object], object]:
-            return lambda function: function
+        def task(self, name: str) -> Callable[[Callable[[], None]], None]:
+            return rung.append
 
         def Worker(self, **settings: object) -> App:
             return self
 
         def start(self) -> None:
             worker.did.append("celery")
+            rung[0]()
 
     run_worker(App(), worker)  # type: ignore[arg-type]
-    assert worker.did == ["warm", "compare_left", "timer", "celery", "stop", "kill"]
+    assert worker.did == ["warm", "compare_left", "timer", "celery", "drain_safely", "stop", "kill"]
