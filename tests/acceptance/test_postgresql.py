@@ -1,5 +1,4 @@
-"""The catalogue on a real PostgreSQL: one writer at a time, lost connections are noticed, and a backup of it comes back,
-be it into SQLite."""
+"""A real PostgreSQL below the catalogue: one writer at a time, lost connections noticed, backups come back."""
 
 from __future__ import annotations
 
