@@ -1,5 +1,5 @@
-"""The catalogue on a real PostgreSQL: one writer at a time, lost connections are noticed, and a backup of it comes back,
-be it into SQLite."""
+"""The catalogue on a real PostgreSQL: one writer at a time, lost connections are noticed, and a backup of it comes
+back, be it into SQLite."""
 
 from __future__ import annotations
 
