@@ -1,8 +1,8 @@
 """The catalogue: the one truth about studies, jobs and results. Only home of SQL.
 
 Tables in `tables`, connections in `connection`, named queries by noun: `receiving`, `routing`, `jobs`,
-`outbox`, `processes`, `overview`, `flow`, `users`, `corrections`, `training`. Each write is one short BEGIN IMMEDIATE
-transaction with no I/O inside.
+`outbox`, `processes`, `overview`, `flow`, `users`, `corrections`, `training`. Each write is one short
+transaction, alone in the catalogue, with no I/O inside.
 """
 
 from appliance.catalogue import audit as audit

@@ -1,6 +1,6 @@
 """The audit chain's table and queries. Dispatch alone seals; others only append events.
 
-Order in the chain is the order of sealing: on PostgreSQL an event may be committed after one with a higher number.
+Order in the chain is the order of sealing, which need not be that of the events' numbers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A real PostgreSQL below the catalogue: one writer at a time, lost connections noticed, backups come back."""
+"""The catalogue on a real PostgreSQL: one writer at a time, lost connections are noticed, and a backup of it comes
+back, be it into SQLite."""
 
 from __future__ import annotations
 

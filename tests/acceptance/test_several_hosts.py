@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import redis
 from sqlalchemy import func, select
 
 from appliance.catalogue import Catalogue
+from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import LEASE_S
-from appliance.catalogue.tables import instance, job
+from appliance.catalogue.tables import instance, job, process
 from tests.acceptance.house import CURIE, Orthanc, wait_for
 from tests.acceptance.network import Host, hosts
 from tests.phantoms import Phantom, series, write_series
@@ -140,6 +142,11 @@ class Hospital:
         with self.catalogue.read() as connection:
             return list(connection.execute(select(job).where(*where).order_by(job.c.created_at)).all())
 
+    def beats(self, host: str, since: datetime) -> bool:
+        with self.catalogue.read() as connection:
+            newest = select(process.c.beat_at).where(process.c.host == host).order_by(process.c.beat_at.desc())
+            return bool(connection.execute(newest).scalars().first() > since)
+
     def done(self, count: int) -> bool:
         return Counter(one.state for one in self.jobs()) == {"completed": count}
 
@@ -200,6 +207,8 @@ def test_nothing_is_lost_or_doubled_whatever_of_the_house_goes(hospital: Hospita
     taken = job.c.id == running.id, job.c.token > running.token
     wait_for("another worker for what was cut off", lambda: hospital.jobs(*taken), LEASE_S + 30)
     hospital.hosts[away].plug_in()
+    back = now()
+    wait_for("the worker that was cut off", lambda: hospital.beats(away, back), 20)
     hospital.send(folders[2]).wait(timeout=60)
     wait_for("all results", lambda: hospital.done(3 * len(PACKAGES)), 120)
 
