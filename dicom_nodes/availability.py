@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pydicom import Dataset
-from pynetdicom import build_context
 from pynetdicom.sop_class import InstanceAvailabilityNotification  # type: ignore[attr-defined]
 
 from appliance.errors import Refused, Unreachable
 from appliance.job import ObjectReference
 from appliance.settings import Destination
-from dicom_nodes.sender import DUPLICATE, associate, status_of
+from dicom_nodes.sender import DUPLICATE, associate, proposal, status_of
 
 TAKEN = (0x0000, DUPLICATE, 0x0107, 0x0116)  # the last two: with a warning about attributes (PS3.7 Annex C.4)
 MAY_PASS = (0x0110, 0x0213)  # processing failure, resource limitation (PS3.7 Annex C.5)
@@ -47,7 +46,7 @@ def _available(one: ObjectReference, retrieve_ae_title: str) -> Dataset:
 
 def notify(destination: Destination, our_ae_title: str, uid: str, content: Dataset) -> str:
     """Send one N-CREATE; returns the answer in words. A duplicate was told before. Raises Refused or Unreachable."""
-    contexts = [build_context(InstanceAvailabilityNotification)]
+    contexts = [proposal(InstanceAvailabilityNotification)]
     with associate(destination, our_ae_title, contexts) as association:
         answer, _ = association.send_n_create(content, InstanceAvailabilityNotification, uid)
         status = status_of(answer)

@@ -5,21 +5,38 @@ It must never claim what the code does not do: each table is the one that negoti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
 
 from pydicom.uid import UID
-from pynetdicom.sop_class import _STORAGE_CLASSES
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    _STORAGE_CLASSES,
+    InstanceAvailabilityNotification,
+    StorageCommitmentPushModel,
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+    Verification,
+)
 
 from appliance import __version__
 from appliance.settings import Settings, Source
 from dicom_nodes import deadlines, lobby, pdu, services
 from dicom_nodes.admission import LOCAL_LIMIT
 from dicom_nodes.command import MAXIMUM_COMMAND
+from dicom_nodes.conformance_objects import objects, table
 from dicom_nodes.contexts import DEFLATED, EXPLICIT_LE, IMPLICIT_LE, SERVICES, Service, service_of
-from dicom_nodes.result_classes import BY_ROLE, LABEL_MAP
+from dicom_nodes.result_classes import BY_ROLE
 
 RESULTS = tuple(BY_ROLE.values())
-NEWER = {LABEL_MAP: "Label Map Segmentation Storage"}  # than pydicom's dictionary
+NEWER = {uid: keyword for keyword, uid in _STORAGE_CLASSES.items()}  # than pydicom's dictionary
+ASKED = {  # services that SENDER uses, and how
+    StorageCommitmentPushModel: "SCU, reports as SCU on the same or another association",
+    Verification: "SCU",
+    InstanceAvailabilityNotification: "SCU",
+    StudyRootQueryRetrieveInformationModelFind: "SCU, levels STUDY and IMAGE",
+    StudyRootQueryRetrieveInformationModelMove: "SCU, level STUDY, to RECEIVER (`curie catch-up`)",
+    StudyRootQueryRetrieveInformationModelGet: "SCU, level STUDY (`curie rehearse`)",
+}
 STATUSES = (
     ("0000", "Success", "the bytes are on disk: file and folder are synced"),
     ("A700", "Refused: out of resources", "free space below the reserve, disk full, instance over the limit"),
@@ -35,22 +52,13 @@ def statement(settings: Settings) -> str:
     return "\n\n".join(part(settings) for part in PARTS) + "\n"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
-
-
-def _cell(value: object) -> str:
-    return str("" if value is None else value).replace("|", "\\|").replace("\n", " ")
-
-
 def named(uid: str) -> str:
     name = UID(uid).name
-    return name if name != uid else NEWER.get(uid, "")
+    return name if name != uid else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", NEWER.get(uid, ""))
 
 
 def _overview(settings: Settings) -> str:
+    asked = any(one.host for one in settings.sources)  # by `curie catch-up`
     services_ = table(
         ("Networking SOP classes", "User of service (SCU)", "Provider of service (SCP)"),
         (
@@ -61,7 +69,9 @@ def _overview(settings: Settings) -> str:
             ("Instance Availability Notification", _if(any(d.notify for d in settings.destinations)), "yes"),
             ("STOW-RS", _if(any(d.url for d in settings.destinations)), _if(settings.receiver.stow)),
             ("UPS-RS, as performer", _if(settings.worklists), "no"),
-            ("Study Root Query/Retrieve: FIND", _if(any(d.find for d in settings.destinations)), "no"),
+            ("Study Root Query/Retrieve: FIND", _if(any(d.find for d in settings.destinations) or asked), "no"),
+            ("Study Root Query/Retrieve: MOVE", _if(asked), "no"),
+            ("Study Root Query/Retrieve: GET", _if(settings.destinations), "no"),
         ),
     )
     return (
@@ -77,12 +87,21 @@ def _if(configured: object) -> str:
     return "yes" if configured else "not configured"
 
 
+def _introduction(settings: Settings) -> str:  # noqa: ARG001
+    return (
+        "## 3 Introduction\n\nFor PACS administrators and integrators. Conformance alone does not promise that two "
+        "products work together: `curie destinations test`, `curie routes test` and `curie rehearse` try it. Terms and "
+        "abbreviations are those of PS3.1 to PS3.18. Not a medical device."
+    )
+
+
 def _model(settings: Settings) -> str:
     place = settings.receiver
     return (
         "## 4 Networking\n\n### 4.1 Implementation model\n\n"
         "Two application entities. RECEIVER accepts associations and makes what comes durable before it answers.\n"
-        "SENDER opens associations to send results, to ask for storage commitment and to count a study's instances.\n\n"
+        "SENDER opens associations to send results, to ask for storage commitment, to count a study's instances, and "
+        "where a person asks for it to fetch missed studies (C-MOVE) or to read results back (C-GET).\n\n"
         "### 4.2 AE specifications\n\n#### 4.2.1 RECEIVER\n\n##### 4.2.1.1 Association policies\n\n"
         + table(
             ("item", "value"),
@@ -178,16 +197,15 @@ def _initiation(settings: Settings) -> str:
         ("abstract syntax", "transfer syntaxes", "role"),
         (
             *((named(uid), "Explicit VR Little Endian, Implicit VR Little Endian", "SCU") for uid in RESULTS),
-            ("Storage Commitment Push Model", "the same", "SCU, reports as SCU on the same or another association"),
-            ("Verification", "the same", "SCU"),
-            ("Instance Availability Notification", "the same", "SCU"),
-            ("Study Root Query/Retrieve Information Model - FIND", "the same", "SCU"),
+            *((named(uid), "the same", role) for uid, role in ASKED.items()),
         ),
     )
     return (
         "#### 4.2.2 SENDER\n\n##### 4.2.2.1 Association initiation: presentation contexts\n\n"
-        f"{contexts}\n\nStatus 0000, 0111 and warnings count as delivered; A7xx is tried again, from 1 s to 15 min "
-        "apart, without end; any other status fails the job. Storage commitment is asked for with N-ACTION and counts "
+        f"{contexts}\n\nExtended negotiation: SCP/SCU role selection alone, for Storage Commitment, and with C-GET for "
+        "the classes that are fetched. No user identity is sent.\n\n"
+        "Status 0000, 0111 and warnings count as delivered; A7xx is tried again, from 1 s to 15 min apart, "
+        "without end; any other status fails the job. Storage commitment is asked for with N-ACTION and counts "
         "when the report names exactly what was asked. One N-CREATE of Instance Availability Notification tells of a "
         "job's results once all are there; 0110 and 0213 are tried again.\n\n##### 4.2.2.2 Destinations\n\n"
         + table(("name", "AE title or address", "results", "storage commitment", "C-FIND", "IAN"), rows)
@@ -205,7 +223,8 @@ def _web(settings: Settings) -> str:
     if any(one.url for one in settings.destinations):
         parts.append(
             "STOW-RS user agent (Section 10.5): multipart/related of application/dicom, up to 32 instances a request; "
-            "each instance is judged by what the response names. Bearer or basic credentials; TLS 1.2 and 1.3."
+            "each instance is judged by what the response names. QIDO-RS user agent (Section 10.6): `curie doctor` and "
+            "`curie rehearse` search for instances. Bearer or basic credentials; TLS 1.2 and 1.3."
         )
     if settings.worklists:
         rows = [(w.name, w.url, w.route, w.scheduled_station, w.label, w.workitem_code) for w in settings.worklists]
@@ -264,6 +283,6 @@ def _security(settings: Settings) -> str:
 
 
 PARTS = (
-    _overview, _model, _acceptance, _storage, _notifications, _initiation, _communication, _web, _configuration,
-    _characters, _security,
+    _overview, _introduction, _model, _acceptance, _storage, _notifications, _initiation, _communication, _web,
+    _configuration, _characters, _security, objects,
 )  # fmt: skip

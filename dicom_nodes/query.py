@@ -8,14 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from pydicom import Dataset
-from pynetdicom import build_context
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from appliance.errors import Refused, Unreachable
 from appliance.settings import Destination
-from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE
 from dicom_nodes.header import whole_between
-from dicom_nodes.sender import Timeouts, associate
+from dicom_nodes.sender import Timeouts, associate, proposal
 from dicom_nodes.source import UNICODE
 from dicom_nodes.values import text
 
@@ -72,7 +70,7 @@ def _about(study_uid: str) -> Dataset:
 
 def _answers(destination: Destination, our_ae_title: str, question: Dataset, study_uid: str) -> list[Dataset]:
     """Return what a PACS answers about this very study. Raises Unreachable or Refused."""
-    context = build_context(StudyRootQueryRetrieveInformationModelFind, [EXPLICIT_LE, IMPLICIT_LE])
+    context = proposal(StudyRootQueryRetrieveInformationModelFind)
     with associate(destination, our_ae_title, [context], timeouts=SHORT) as association:
         responses = association.send_c_find(question, StudyRootQueryRetrieveInformationModelFind)
         return _matching(responses, study_uid)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pynetdicom import build_context, build_role, evt
+from pynetdicom import build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelGet,
@@ -18,9 +18,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from appliance.errors import NotAccepted, Refused, Unreachable
 from appliance.settings import Destination
-from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE
 from dicom_nodes.query import PENDING
-from dicom_nodes.sender import Peer, Timeouts, associate, storage_contexts
+from dicom_nodes.sender import Peer, Timeouts, associate, proposal, storage_contexts
 from dicom_nodes.values import text
 from dicom_nodes.web import ask, refusal
 
@@ -36,7 +35,7 @@ def instances_of(destination: Destination, our_ae_title: str, study: str, series
     question = Dataset()
     question.QueryRetrieveLevel = "IMAGE"
     question.StudyInstanceUID, question.SeriesInstanceUID, question.SOPInstanceUID = study, series, ""
-    context = build_context(StudyRootQueryRetrieveInformationModelFind, [EXPLICIT_LE, IMPLICIT_LE])
+    context = proposal(StudyRootQueryRetrieveInformationModelFind)
     found = set()
     with associate(destination, our_ae_title, [context], timeouts=READING) as association:
         answers = association.send_c_find(question, StudyRootQueryRetrieveInformationModelFind)
@@ -81,7 +80,7 @@ def get(destination: Destination, our_ae_title: str, study: str, sop_class_uids:
     question.QueryRetrieveLevel = "STUDY"
     question.StudyInstanceUID = study
     model = StudyRootQueryRetrieveInformationModelGet
-    contexts = [build_context(model, [EXPLICIT_LE, IMPLICIT_LE]), *storage_contexts(sop_class_uids)]
+    contexts = [proposal(model), *storage_contexts(sop_class_uids)]
     roles = [build_role(uid, scp_role=True) for uid in sop_class_uids]
     peer = Peer(destination.name, destination.ae_title or "", destination.host or "", destination.port or 0)
     handlers = [(evt.EVT_C_STORE, stored)]

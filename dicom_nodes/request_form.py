@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from appliance import __version__
 from appliance.settings import Destination, Settings
-from dicom_nodes.conformance import named, storage_classes, table
+from dicom_nodes.conformance import named, storage_classes
+from dicom_nodes.conformance_objects import table
 from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE
 from dicom_nodes.result_classes import BY_ROLE
 

@@ -11,17 +11,16 @@ from datetime import date
 from typing import Any
 
 from pydicom import Dataset
-from pynetdicom import build_context
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
 )
 
 from appliance.errors import Refused, Unreachable
-from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE, is_uid
+from dicom_nodes.contexts import is_uid
 from dicom_nodes.header import whole_between
 from dicom_nodes.query import PENDING, STUDY_RELATED_INSTANCES, STUDY_UID
-from dicom_nodes.sender import Peer, Timeouts, associate
+from dicom_nodes.sender import Peer, Timeouts, associate, proposal
 from dicom_nodes.values import text
 
 MODALITIES = 0x00080061
@@ -56,7 +55,7 @@ def studies_of_day(source: Peer, our_ae_title: str, day: date) -> list[FoundStud
     question.StudyInstanceUID = ""
     question.NumberOfStudyRelatedInstances = None
     question.ModalitiesInStudy = None
-    context = build_context(StudyRootQueryRetrieveInformationModelFind, [EXPLICIT_LE, IMPLICIT_LE])
+    context = proposal(StudyRootQueryRetrieveInformationModelFind)
     with associate(source, our_ae_title, [context], timeouts=ASKING) as association:
         responses = association.send_c_find(question, StudyRootQueryRetrieveInformationModelFind)
         return list(_studies(source, responses))
@@ -90,7 +89,7 @@ def move(source: Peer, our_ae_title: str, study_uid: str, to_ae_title: str) -> M
     question = Dataset()
     question.QueryRetrieveLevel = "STUDY"
     question.StudyInstanceUID = study_uid
-    context = build_context(StudyRootQueryRetrieveInformationModelMove, [EXPLICIT_LE, IMPLICIT_LE])
+    context = proposal(StudyRootQueryRetrieveInformationModelMove)
     last: Any = None
     with associate(source, our_ae_title, [context], timeouts=MOVING) as association:
         model = StudyRootQueryRetrieveInformationModelMove

@@ -184,7 +184,7 @@ def _why_not(association: Any, destination: Destination | Peer) -> str:
 
 def echo(destination: Destination | Peer, our_ae_title: str) -> None:
     """Send one C-ECHO. Raises Unreachable or Refused."""
-    with associate(destination, our_ae_title, [build_context(Verification)]) as association:
+    with associate(destination, our_ae_title, [proposal(Verification)]) as association:
         status = status_of(association.send_c_echo())
     if status != 0x0000:
         raise Refused(f"{destination.name} answered C-ECHO with status 0x{status:04X}", status)
@@ -195,6 +195,11 @@ def status_of(answer: Any) -> int:
     if not answer or "Status" not in answer:
         raise Unreachable("the destination went away in mid-message")
     return int(answer.Status)
+
+
+def proposal(uid: str) -> Any:
+    """Return the presentation context of a service: with the transfer syntaxes that the conformance statement names."""
+    return build_context(uid, [EXPLICIT_LE, IMPLICIT_LE])
 
 
 def storage_contexts(sop_class_uids: Sequence[str]) -> list[Any]:
@@ -239,7 +244,7 @@ def store_as_is(association: Any, path: Path) -> None:
 
 def commitment_context() -> Any:
     """Return the presentation context of Storage Commitment."""
-    return build_context(StorageCommitmentPushModel)
+    return proposal(StorageCommitmentPushModel)
 
 
 @contextmanager

@@ -112,8 +112,8 @@ class Hospital:
 
     def start_front(self) -> None:
         """Start what runs on the receiver's host."""
-        for process in ("receiver", "dispatch", "delivery"):
-            self.run("receiver", process)
+        for name in ("receiver", "dispatch", "delivery"):
+            self.run("receiver", name)
 
     def healthy(self) -> list[str]:
         found = self.json("status")["processes"] if self.catalogue.version() else []
