@@ -136,6 +136,14 @@ $(RELEASE)/.ready: pyproject.toml constraints.txt
 wheel: $(RELEASE)/.ready
 	@sh deploy/wheel.sh .build/wheel $(RELEASE)/bin/python
 
+# KEY is a private key that `curie models key FILE` made; its public one goes to the other host by another way.
+BUNDLE ?= .build/bundle
+offline-bundle: $(READY) wheel
+	@test -n "$(KEY)" || { echo "name the key to sign with: make offline-bundle KEY=release.key (curie models key release.key makes one)"; exit 2; }
+	@rm -rf $(BUNDLE)
+	@sh deploy/install.sh --bundle $(BUNDLE) --python "$$(command -v $(PY))" --from "$$(ls .build/wheel/petite_curie-*.whl)"
+	@$(PY) -m deploy.sign $(BUNDLE) $(KEY)
+
 sbom: $(READY) $(RELEASE)/.ready
 	@$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --of JSON --output-reproducible -o .build/sbom.json "$$(command -v $(INSPECTED))"
 	@$(RELEASE)/bin/pip-licenses --python="$$(command -v $(INSPECTED))" --from=mixed --with-urls --format=markdown --output-file=.build/licences.md >/dev/null

@@ -6,11 +6,13 @@ umask 022 # the services read what root installs
 
 usage() {
     cat <<'TEXT'
-sh install.sh [--from PATH] [--offline] [--extras LIST] [--python PYTHON] [--root DIR]
+sh install.sh [--from PATH] [--offline --key FILE] [--extras LIST] [--python PYTHON] [--root DIR]
 sh install.sh --bundle DIR [--from PATH] [--extras LIST] [--python PYTHON]
 
   --from PATH      a checkout, a wheel, or a folder made by --bundle; absent: what this script lies in
   --offline        fetch nothing: needs such a folder, and Python with venv on the host
+  --key FILE       the public key that the folder must be signed with; it must not have come with the folder
+  --unsigned       take a folder that nobody signed
   --extras LIST    of the package (postgres,hl7): also federation, tensorrt-rtx
   --python PYTHON  3.11 to 3.13; absent: the first of python3, python3.13, python3.12, python3.11 that is one
   --root DIR       to try it: all below DIR, without root, system packages, user and systemd
@@ -26,15 +28,16 @@ die() {
 }
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-from='' offline='' extras=postgres,hl7 python='' root='' bundle=''
+from='' offline='' extras=postgres,hl7 python='' root='' bundle='' key='' unsigned=''
 while [ $# -gt 0 ]; do
     case $1 in
     --offline) offline=yes ;;
+    --unsigned) unsigned=yes ;;
     --help | -h)
         usage
         exit 0
         ;;
-    --from | --extras | --python | --root | --bundle)
+    --from | --extras | --python | --root | --bundle | --key)
         [ $# -gt 1 ] || die "$1 wants a value; --help tells"
         case $1 in
         --from) from=$2 ;;
@@ -42,6 +45,7 @@ while [ $# -gt 0 ]; do
         --python) python=$2 ;;
         --root) root=$2 ;;
         --bundle) bundle=$2 ;;
+        --key) key=$2 ;;
         esac
         shift
         ;;
@@ -70,6 +74,33 @@ else
 fi
 [ -f "$constraints" ] || die "$constraints is not there: without it nobody knows which versions were tested"
 [ -z "$offline" ] || [ -d "$from/wheels" ] || die "--offline needs a folder made by --bundle on a host with a network"
+
+# --- who vouches for a bundle; nothing of it is run or read before ---
+
+verified() {
+    [ -f "$key" ] || die "--key $key is not there"
+    command -v openssl >/dev/null || die "openssl is needed to look at the signature; install it, then run this again"
+    [ -f "$from/SHA256SUMS" ] && [ -f "$from/SHA256SUMS.sig" ] || die "$from is not signed; --unsigned takes it all the same"
+    openssl pkey -pubin -in "$key" -outform DER >"$work/key.der" 2>/dev/null || die "$key holds no public key in PEM"
+    # an Ed25519 key is the last 32 of 44 bytes (RFC 8410)
+    [ "$(wc -c <"$work/key.der")" -eq 44 ] || die "$key holds no Ed25519 key"
+    id=$(tail -c 32 "$work/key.der" | sha256sum | cut -d ' ' -f 1)
+    sed -n "s/^ed25519 $id \\([A-Za-z0-9+/]*==\\)\$/\\1/p" "$from/SHA256SUMS.sig" | head -n 1 >"$work/signature.txt"
+    [ -s "$work/signature.txt" ] || die "the bundle is not signed with $key; a foreign one is not installed"
+    base64 -d "$work/signature.txt" >"$work/signature" 2>/dev/null || die "the bundle's signature cannot be read"
+    openssl pkeyutl -verify -pubin -inkey "$key" -rawin -in "$from/SHA256SUMS" -sigfile "$work/signature" >/dev/null 2>&1 ||
+        die "SHA256SUMS is not what was signed with $key; the bundle is not installed"
+    (cd "$from" && sha256sum --check --strict --quiet SHA256SUMS >"$work/changed" 2>/dev/null) ||
+        die "the bundle was changed since it was signed: $(head -n 1 "$work/changed")"
+    (cd "$from" && find . ! -type d ! -name SHA256SUMS ! -name SHA256SUMS.sig) | sed 's|^\./||' | LC_ALL=C sort >"$work/there"
+    sed 's/^[0-9a-f]*  //' "$from/SHA256SUMS" | LC_ALL=C sort >"$work/told"
+    cmp -s "$work/there" "$work/told" ||
+        die "the bundle holds what was not signed: $(comm -23 "$work/there" "$work/told" | head -n 1)"
+    say "signed by key $id, whole"
+}
+[ -z "$offline" ] || [ -n "$unsigned" ] || [ -n "$key" ] ||
+    die "--offline needs --key FILE, the public key of who made the bundle; --unsigned takes it without"
+[ -z "$key" ] || verified
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; }
 find_python() {
@@ -167,7 +198,7 @@ write_bundle() {
         cp -R "$files/$part" "$bundle/" || die "$files/$part could not be copied"
     done
     cp "$constraints" "$bundle/constraints.txt" || die "$constraints could not be copied"
-    say "done: on the other host run  sh ${bundle##*/}/install.sh --offline --extras $extras"
+    say "done: sign it, or on the other host run  sh ${bundle##*/}/install.sh --offline --unsigned --extras $extras"
 }
 
 # --- settings, command, units ---

@@ -78,7 +78,7 @@ def test_each_line_of_other_programs_is_marked() -> None:
 
 def test_each_mark_names_a_test() -> None:
     marked = {one.test for one in BLOCKS if one.test}
-    assert marked >= {"tests/deploy/test_install.py"}
+    assert marked >= {"tests/deploy/test_bundle.py"}
     assert [test for test in marked if not (ROOT / test).is_file()] == []
 
 

@@ -20,7 +20,7 @@ SCRIPT = DEPLOY / "install.sh"
 
 
 def test_shellcheck_finds_nothing() -> None:
-    assert succeeds(tool("shellcheck"), SCRIPT, DEPLOY / "viewer" / "install.sh") == ""
+    assert succeeds(tool("shellcheck"), SCRIPT, DEPLOY / "wheel.sh", DEPLOY / "viewer" / "install.sh") == ""
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,14 @@ def test_shellcheck_finds_nothing() -> None:
         (["--from", "/absent"], "--from /absent is not there"),
         (["--from", "/proc"], "neither a checkout nor a wheel nor a folder made by --bundle"),
         (["--offline", "--root", "{tmp}"], "--offline needs a folder made by --bundle"),
+        (["--offline", "--root", "{tmp}", "--from", "{tmp}/bundle"], "--offline needs --key FILE"),
         (["--python", "/bin/false", "--root", "{tmp}"], "Python 3.11 to 3.13 is needed"),
         (["--root", "/proc/absent"], "/proc/absent could not be made"),
     ],
 )
 def test_a_wrong_start_ends_with_one_clear_line(words: list[str], said: str, tmp_path: Path) -> None:
+    (tmp_path / "bundle" / "wheels").mkdir(parents=True)
+    (tmp_path / "bundle" / "constraints.txt").touch()
     ran = run("sh", SCRIPT, *[word.format(tmp=tmp_path) for word in words])
     assert ran.returncode == 1
     last = ran.stdout.splitlines()[-1]
@@ -146,13 +149,3 @@ def test_it_installs_a_checkout_with_all_that_it_needs(tmp_path: Path) -> None:
     where = succeeds(inside, "-c", "import torch, appliance; print(torch.__file__, appliance.__file__)", cwd="/")
     assert all(path.startswith(str(root)) for path in where.split())
     assert sysconfig.get_path("purelib") not in where
-
-
-@pytest.mark.long
-def test_it_installs_offline_from_a_bundle(tmp_path: Path) -> None:
-    """Minutes, and the package registry for the bundle; the host of the bundle has a registry that is not there."""
-    bundle, root = tmp_path / "bundle", tmp_path / "root"
-    succeeds("sh", SCRIPT, "--bundle", bundle, "--python", sys.executable, timeout=3000)
-    alone = {**os.environ, "PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
-    words = ("sh", bundle / "install.sh", "--offline", "--root", root, "--python", sys.executable)
-    check_installed(root, run(*words, env=alone, timeout=1000))
