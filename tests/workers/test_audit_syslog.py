@@ -44,7 +44,7 @@ class Collector:
                 plain, _ = self.door.accept()
             except OSError:
                 return
-            with plain, suppress(ssl.SSLError), self.context.wrap_socket(plain, server_side=True) as stream:
+            with plain, suppress(OSError), self.context.wrap_socket(plain, server_side=True) as stream:
                 if self.resets:
                     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     continue
