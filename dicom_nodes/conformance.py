@@ -19,6 +19,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from appliance import __version__
+from appliance.audit_message import KINDS, NAMES
 from appliance.settings import Settings, Source
 from dicom_nodes import deadlines, lobby, pdu, services
 from dicom_nodes.admission import LOCAL_LIMIT
@@ -272,13 +273,28 @@ def _characters(settings: Settings) -> str:  # noqa: ARG001
 
 
 def _security(settings: Settings) -> str:
+    return "\n\n".join(["## 7 Security", _transport(settings), _audit_trail(settings)])
+
+
+def _transport(settings: Settings) -> str:
     place = settings.receiver
     if place.tls is None:
-        return "## 7 Security\n\nNo secure transport connection profile is configured: AE titles and addresses only."
+        return "No secure transport connection profile is configured: AE titles and addresses only."
     return (
-        "## 7 Security\n\nSecure transport connection profile: BCP 195 RFC 8996, 9325 (PS3.15 Annex B.12): TLS 1.2 or "
+        "Secure transport connection profile: BCP 195 RFC 8996, 9325 (PS3.15 Annex B.12): TLS 1.2 or "
         f"1.3, certificates of the configured CA on both sides, port {place.tls.port}. A source with a fingerprint is "
         "bound to that certificate and may not come without TLS."
+    )
+
+
+def _audit_trail(settings: Settings) -> str:
+    if not settings.audit.syslog:
+        return "No collector of audit messages is configured; events are kept in a hash chain of our own."
+    kinds = sorted({(one.code, NAMES[one.code]) for one in KINDS.values()})
+    told = ", ".join(f"{name} ({code})" for code, name in kinds)
+    return (
+        "Audit trail message format (PS3.15 A.5), sent by syslog over TLS (PS3.15 A.6, RFC 5424, RFC 5425) in frames "
+        f"with their length before them: {told}. Application Activity is not sent."
     )
 
 
