@@ -99,6 +99,7 @@ class Now:
 
         self.up = gauge("process_healthy", "1: the process beats", "host", "name")
         self.refused = gauge("refused", "What receivers refused since they started", "host", "name", "reason")
+        self.ended = gauge("associations", "Associations that ended since receivers started", "host", "name", "outcome")
         self.jobs = gauge("jobs_waiting", "Clinical jobs that are not at their end", "package", "state")
         self.queue_age = gauge("queue_age_seconds", "Age of the oldest clinical job that is queued")
         self.results = gauge("results_waiting", "Results on their way", "destination", "state")
@@ -134,10 +135,13 @@ class Now:
     def _processes(self, connection: Connection, at: datetime) -> None:
         self.up.clear()
         self.refused.clear()
+        self.ended.clear()
         for one in processes.listing(connection, at):
             self.up.labels(one["host"], one["name"]).set(one["healthy"])
             for reason, count in one["detail"].get("refused", {}).items():
                 self.refused.labels(one["host"], one["name"], reason).set(count)
+            for outcome, count in one["detail"].get("ended", {}).items():
+                self.ended.labels(one["host"], one["name"], outcome).set(count)
 
     def _waiting(self, connection: Connection, at: datetime) -> None:
         self.jobs.clear()

@@ -51,6 +51,7 @@ class Acceptor:
         self.admission = Admission(settings)
         self.admission.resolve()
         self.refused: dict[str, int] = {}
+        self.ended: dict[str, int] = {}  # associations and requests that were accepted, by how they ended
         self.stop_event = threading.Event()
         place = settings.receiver
         self.limits = Limits(int(place.max_instance_gb * GIB), int(place.max_association_gb * GIB))
@@ -89,6 +90,11 @@ class Acceptor:
         """Count a refusal by its reason."""
         with self._lock:
             self.refused[reason] = self.refused.get(reason, 0) + 1
+
+    def count_end(self, how: str) -> None:
+        """Count an association, or a request by HTTP, that came to its end."""
+        with self._lock:
+            self.ended[how] = self.ended.get(how, 0) + 1
 
     def _say_alive(self) -> None:
         while not self.stop_event.wait(ALIVE_S):
@@ -186,6 +192,7 @@ class Acceptor:
     def _tell_end(self, peer: Peer, end: End) -> None:
         with self._lock:
             del self._peers[peer.id]
+        self.count_end("released" if end.released else "ended by us" if end.ours else "broken by the peer")
         self.put(AssociationEnded(peer.id, aborted=not end.released))
         if end.ours:
             self.count(end.how)

@@ -184,7 +184,7 @@ def accept(
     spool.hold_folders()
     teller = Teller(tell)
     acceptor = Acceptor(settings, spool, places, teller.put)
-    detail = lambda: {"refused": dict(acceptor.refused)}  # noqa: E731
+    detail = lambda: {"refused": dict(acceptor.refused), "ended": dict(acceptor.ended)}  # noqa: E731
     with running(name, settings, detail) as process:
         acceptor.start(doors)
         second = [_open_stow(acceptor, listener, tls) for listener, tls in stow]

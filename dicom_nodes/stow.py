@@ -148,6 +148,7 @@ class Stow:
             transaction.close()
             del self.open[peer.id]
             ours.put(AssociationEnded(peer.id, aborted=not whole))
+            ours.count_end("released" if whole else "broken by the peer")
 
     async def _take_in(self, transaction: StoreTransaction, place: Place, body: _Body) -> Outcome:
         loop = asyncio.get_running_loop()

@@ -68,11 +68,12 @@ def test_what_waits_is_told_with_its_age_and_goes_when_it_is_gone(settings: Sett
     with catalogue.write() as connection:
         at = now() - timedelta(seconds=100)
         connection.execute(update(job).where(job.c.id == number).values(created_at=at))
-        processes.beat(connection, "receiver", now(), {"refused": {"unknown source": 3}})
+        processes.beat(connection, "receiver", now(), {"refused": {"unknown source": 3}, "ended": {"released": 7}})
     found = read(metrics)
     assert value(found, "jobs_waiting", package="brain", state="queued") == 1
     assert 100 <= (value(found, "queue_age_seconds") or 0) < 200
     assert [v for (name, labels), v in found.items() if name == "curie_refused"] == [3]
+    assert [v for (name, labels), v in found.items() if name == "curie_associations"] == [7]
     assert [v for (name, labels), v in found.items() if name == "curie_process_healthy"] == [1]
     with catalogue.write() as connection:
         connection.execute(update(job).values(state="cancelled"))

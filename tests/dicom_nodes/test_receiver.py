@@ -66,6 +66,7 @@ def test_an_association_is_told_from_opening_to_end(open_door: Door, tmp_path: P
     assert isinstance(kept, FileKept)
     assert kept.association_id == opened.id
     assert ended == AssociationEnded(opened.id, aborted=False)
+    assert door.acceptor.ended == {"released": 1}
 
 
 def test_an_open_association_is_said_to_live(open_door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +142,7 @@ def test_too_many_associations_of_one_source_are_refused_but_an_idle_one_gives_w
     third = call(door, [build_context(MR)])
     assert third.is_established
     door.wait(lambda: first.is_aborted or second.is_aborted)
+    door.wait(lambda: door.acceptor.ended.get("ended by us") == 1)
     third.release()
 
 
