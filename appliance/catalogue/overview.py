@@ -119,6 +119,12 @@ def held(connection: Connection, uids: list[str]) -> dict[str, Held]:
     return {uid: Held(*counts) for uid, counts in found.items()}
 
 
+def studies_since(connection: Connection, since: datetime) -> list[str]:
+    """Return the studies whose last image came after a moment, oldest first."""
+    query = select(study.c.study_instance_uid).where(study.c.last_received_at > since)
+    return list(connection.execute(query.order_by(study.c.last_received_at)).scalars())
+
+
 def find_study(connection: Connection, key: str) -> str:
     """Return the Study Instance UID for a UID or an Accession Number. Raises Missing."""
     rows = connection.execute(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from appliance.catalogue import overview
+from appliance.catalogue.connection import now
 from appliance.cli.models import registry
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json
+from appliance.errors import SettingsError
 from appliance.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -35,8 +39,11 @@ FOUND = {
 
 
 def replay(
-    study: Annotated[list[str], typer.Argument(help="Study Instance UIDs or Accession Numbers.")],
     package: Annotated[str, typer.Option(help='The version to run, e.g. "brain-structures@1.1.0".')],
+    study: Annotated[list[str] | None, typer.Argument(help="Study Instance UIDs or Accession Numbers.")] = None,
+    days: Annotated[
+        int, typer.Option(min=0, max=3650, help="In place of named studies: all that came in so many days.")
+    ] = 0,
     send: Annotated[
         bool, typer.Option("--send", help="Send what it makes by the routes of the package; the old is replaced.")
     ] = False,
@@ -46,16 +53,31 @@ def replay(
     """Run a version of a package on past studies. Without --send nothing of it leaves; `curie models compare` tells.
 
     With --send a changed package makes a new result set that names its predecessor; an unchanged one sends the
-    stored bytes again.
+    stored bytes again. Studies of --days are never sent.
     """
+    if bool(study) == bool(days) or (days and send):
+        raise SettingsError("name studies, or --days N without --send: what is sent again is named study by study")
     settings = load(config)
     with registry(config) as opened:
-        found = [replayed(opened, one, package, settings if send else None) for one in study]
+        chosen = study or _of_days(opened, days)
+        found = [replayed(opened, one, package, settings if send else None) for one in chosen]
     if json:
         print_json(found)
         return
+    if days:
+        counts = Counter(one["outcome"] for one in found)
+        console.print(
+            f"{len(found)} studies of {days} days", *(f"{counts[one]} {one}" for one in sorted(counts)), sep=", "
+        )
+        return
     for one in found:
         console.print(f"{one['study_instance_uid']}: {one['outcome']}", one["reason"], one["job"], markup=False)
+
+
+def _of_days(opened: Registry, days: int) -> list[str]:
+    """Return the studies whose last image came in so many days, oldest first."""
+    with opened.catalogue.read() as connection:
+        return overview.studies_since(connection, now() - timedelta(days=days))
 
 
 def replayed(opened: Registry, key: str, name: str, send: Settings | None = None) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from appliance.catalogue import open_catalogue
+from appliance.catalogue.connection import now
+from appliance.catalogue.tables import study
 from tests.appliance.catalogue.rows import queued_job
 from tests.appliance.cli.in_process import curie
 
@@ -82,6 +86,22 @@ def test_what_is_not_there_cannot_be_computed_again(home: Path) -> None:
     ran = curie("studies", "replay", "2.25.404", "--package", "brain-structures@9.9.9", cwd=home)
     assert ran.returncode == 3
     assert "9.9.9" in ran.stderr
+
+
+def test_the_studies_of_some_days_are_replayed_and_never_sent(home: Path, job: str) -> None:
+    words = ("studies", "replay", "--package", "brain-structures", "--json")
+    ran = curie(*words, "--days", "7", cwd=home)
+    assert ran.returncode == 0, ran.stderr
+    assert [one["study_instance_uid"] for one in json.loads(ran.stdout)] == ["1.2.3"]
+    catalogue = open_catalogue(f"sqlite:///{home}/data/curie.db", home / "data")
+    with catalogue.write() as connection:
+        connection.execute(update(study).values(last_received_at=now() - timedelta(days=8)))
+    catalogue.close()
+    assert json.loads(curie(*words, "--days", "7", cwd=home).stdout) == []
+    assert len(json.loads(curie(*words, "--days", "9", cwd=home).stdout)) == 1
+    for wrong in (("--days", "9", "--send"), ("1.2.3", "--days", "9"), ()):
+        ran = curie(*words, *wrong, cwd=home)
+        assert (ran.returncode, ran.stderr[:19]) == (2, "curie: name studies")
 
 
 def test_keys_and_requests_are_made(home: Path) -> None:
