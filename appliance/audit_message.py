@@ -18,6 +18,7 @@ SUCCESS, MINOR = "0", "4"  # PS3.15 A.5.1, EventOutcomeIndicator
 MESSAGE_ID = "DICOM+RFC3881"
 BOM = b"\xef\xbb\xbf"
 NAMES = {  # PS3.16 CID 400 to 402
+    "110100": "Application Activity", "110120": "Application Start", "110121": "Application Stop",
     "110101": "Audit Log Used", "110103": "DICOM Instances Accessed", "110104": "DICOM Instances Transferred",
     "110105": "DICOM Study Deleted", "110110": "Patient Record", "110112": "Query", "110113": "Security Alert",
     "110114": "User Authentication", "110122": "Login", "110123": "Logout", "110131": "Software Configuration",
@@ -38,6 +39,8 @@ class Kind:
 
 
 KINDS = {
+    "appliance_started": Kind("110100", "E", "110120"),
+    "appliance_stopped": Kind("110100", "E", "110121"),
     "login": Kind("110114", "E", "110122"),
     "login_refused": Kind("110114", "E", "110122", MINOR),
     "logout": Kind("110114", "E", "110123"),

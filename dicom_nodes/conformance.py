@@ -294,7 +294,7 @@ def _audit_trail(settings: Settings) -> str:
     told = ", ".join(f"{name} ({code})" for code, name in kinds)
     return (
         "Audit trail message format (PS3.15 A.5), sent by syslog over TLS (PS3.15 A.6, RFC 5424, RFC 5425) in frames "
-        f"with their length before them: {told}. Application Activity is not sent."
+        f"with their length before them: {told}."
     )
 
 

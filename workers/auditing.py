@@ -9,9 +9,12 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+from appliance import __version__
 from appliance.catalogue import Catalogue, audit, events
 from appliance.catalogue.connection import now
 from appliance.log import logger
@@ -63,6 +66,18 @@ class Auditing:
         with self.catalogue.read() as connection:
             number, digest = audit.head(connection)
         logger().info("audit_head", number=number, head=digest.hex())
+
+
+@contextmanager
+def on_record(catalogue: Catalogue) -> Iterator[None]:
+    """Record that dispatch, and with it the appliance, began, and that it was told to end; a kill leaves no end."""
+    with catalogue.write() as connection:
+        events.record(connection, "appliance_started", version=__version__)
+    try:
+        yield
+    finally:
+        with catalogue.write() as connection:
+            events.record(connection, "appliance_stopped", version=__version__)
 
 
 def note_settings(connection: Any, settings: Settings) -> None:

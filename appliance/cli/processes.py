@@ -23,6 +23,7 @@ def run_receiver(settings: Settings, number: int) -> None:  # noqa: ARG001
 def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001
     """Complete, route, ring, perform worklists and look at what comes back until told to stop."""
     from workers import alerting, audit_syslog, corrections, performing, tracing
+    from workers.auditing import on_record
     from workers.celery_app import broker_url, make_app
     from workers.dispatch import POLL_S, Dispatch
 
@@ -33,7 +34,8 @@ def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001
         alerting.start(settings, process.catalogue, process.stop)
         audit_syslog.start(settings, process.catalogue, process.stop)
         tracing.start(settings, process.catalogue, process.stop)
-        keep_stepping(dispatch.step, process.stop, POLL_S)
+        with on_record(process.catalogue):
+            keep_stepping(dispatch.step, process.stop, POLL_S)
 
 
 def run_delivery(settings: Settings, number: int) -> None:  # noqa: ARG001

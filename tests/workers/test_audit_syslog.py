@@ -22,6 +22,7 @@ from appliance.settings import Settings, load
 from tests.appliance.catalogue.rows import queued_job
 from tests.certificates import Authority
 from workers.audit_syslog import SENT, Sending
+from workers.auditing import on_record
 
 LINE = re.compile(rb"<(8[45])>1 (\S+Z) (\S+) curie (\S+) DICOM\+RFC3881 - \xef\xbb\xbf(<\?xml.*)", re.DOTALL)
 
@@ -122,6 +123,17 @@ def test_what_happens_after_the_first_start_is_told_in_the_standards_words(
         for one in delivery.findall("ParticipantObjectIdentification")
     }
     assert about == {"study": "1.2.3", "patient": "unknown"}
+
+
+def test_start_and_stop_are_told(tmp_path: Path, catalogue: Catalogue, collector: Collector) -> None:
+    sending = Sending(settings_of(tmp_path, collector), catalogue)
+    with on_record(catalogue):
+        pass
+    with catalogue.write() as connection:
+        audit.seal(connection)
+    sending.step()
+    kinds = [attributes(one, "EventIdentification/EventTypeCode")["csd-code"] for one in collector.got]
+    assert kinds == ["110120", "110121"]
 
 
 def test_what_a_collector_did_not_take_is_sent_when_it_is_back_and_once(
