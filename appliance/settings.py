@@ -14,7 +14,6 @@ import tomllib
 import uuid
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qs, urlsplit
 
 from pydantic import AfterValidator, Field, ValidationError
 
@@ -25,6 +24,7 @@ from appliance.federation_settings import Federation as Federation
 from appliance.outward import Destination as Destination
 from appliance.outward import MessageReceiver as MessageReceiver
 from appliance.outward import Worklist as Worklist
+from appliance.record_settings import Alerts, Audit, Tracing
 from appliance.setting_types import AETitle, Name, Oidc, Port, Seconds, Table, WebAddress
 
 DEFAULT_FILE = "curie.toml"
@@ -143,45 +143,6 @@ class Models(Table):
     trusted_keys: tuple[Path, ...] = ()
     allow_unsigned: bool = False
     two_person_promotion: bool = False
-
-
-def _webhook(value: str) -> str:
-    if value and urlsplit(value).scheme not in ("http", "https"):
-        raise ValueError('a webhook is written as "https://chat.example.org/hooks/…"')
-    return value
-
-
-def _smtp(value: str) -> str:
-    parts = urlsplit(value)
-    if value and not (parts.scheme in ("smtp", "smtps") and parts.hostname and parse_qs(parts.query).get("to")):
-        raise ValueError('a way for e-mail is written as "smtp://mail.example.org:25?to=it@example.org"')
-    if "@" in parts.netloc:
-        raise ValueError("name and password stand in a file: smtp://…?to=…&auth=FILE, which holds name:password")
-    return value
-
-
-class Alerts(Table):
-    webhook: Annotated[str, AfterValidator(_webhook)] = ""  # alarms are sent there as JSON by POST
-    smtp: Annotated[str, AfterValidator(_smtp)] = ""  # smtp[s]://HOST:PORT?to=…&from=…&auth=FILE
-
-
-def _syslog(value: str) -> str:
-    parts = urlsplit(value)
-    unknown = set(parse_qs(parts.query, keep_blank_values=True)) - {"ca", "certificate", "key"}
-    if value and not (parts.scheme == "tls" and parts.hostname and not unknown and "@" not in parts.netloc):
-        raise ValueError(
-            'a collector is written as "tls://host:6514", with ?ca=FILE&certificate=FILE&key=FILE if needed'
-        )
-    return value
-
-
-class Tracing(Table):
-    otlp: WebAddress | None = None  # a collector of OpenTelemetry, e.g. "http://127.0.0.1:4318"
-
-
-class Audit(Table):
-    syslog: Annotated[str, AfterValidator(_syslog)] = ""  # DICOM audit messages go there
-    keep_years: float = Field(default=10, gt=0)
 
 
 class Settings(Table):
