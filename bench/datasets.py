@@ -8,6 +8,7 @@ the network: the same (kind, run, number) gives the same bytes in every process,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -83,22 +84,28 @@ def instances(kind: str, run: str, count: int, size_mb: float | None = None) -> 
 
 
 def _instance(kind: Kind, run: str, number: int, template: bytes, pixels: memoryview) -> Instance:
-    own = {STUDY: _uid(run, "study"), SERIES: _uid(run, "series"), FRAME: _uid(run, "frame of reference")}
-    own |= {INSTANCE: _uid(run, f"instance {number}"), NUMBER: f"{number:08d}", POSITION: f"{1.25 * number:+08.2f}"}
+    own = {STUDY: own_uid(run, "study"), SERIES: own_uid(run, "series"), FRAME: own_uid(run, "frame of reference")}
+    own |= {INSTANCE: own_uid(run, f"instance {number}"), NUMBER: f"{number:08d}", POSITION: f"{1.25 * number:+08.2f}"}
+    head = replaced(template, own)
+    return Instance(kind.sop_class_uid, own[INSTANCE], own[STUDY], head + mark(own[INSTANCE]), pixels)
+
+
+def replaced(template: bytes, own: Mapping[str, str]) -> bytes:
+    """Return the template with its placeholders replaced by values of the same length."""
     head = template
     for placeholder, value in own.items():
         head = head.replace(placeholder.encode(), value.encode())
     assert len(head) == len(template)
-    return Instance(kind.sop_class_uid, own[INSTANCE], own[STUDY], head + _mark(own[INSTANCE]), pixels)
+    return head
 
 
-def _uid(run: str, what: str) -> str:
+def own_uid(run: str, what: str) -> str:
     """Return a UID under 2.25 that always has the same length."""
     number = int.from_bytes(hashlib.sha256(f"{run}/{what}".encode()).digest()[:16], "big")
     return f"2.25.{10**37 + number % (9 * 10**37)}"
 
 
-def _mark(uid: str) -> bytes:
+def mark(uid: str) -> bytes:
     """Return the first pixels of an instance: 12 bits each, as in the others."""
     return bytes(byte & 0x0F if n % 2 else byte for n, byte in enumerate(hashlib.sha256(uid.encode()).digest()))[
         :MARK_BYTES
@@ -108,22 +115,27 @@ def _mark(uid: str) -> bytes:
 @lru_cache(maxsize=4)
 def _template(kind: Kind) -> tuple[bytes, memoryview]:
     """Return (elements up to the Pixel Data header, pixels after the mark)."""
+    noise = np.random.default_rng(1914).integers(0, 4096, kind.pixel_bytes // 2, dtype=np.uint16)
+    return encoded(_elements(kind), kind.pixel_bytes), noise.data.cast("B")[MARK_BYTES:]
+
+
+def encoded(ds: Dataset, pixel_bytes: int) -> bytes:
+    """Return the elements in Explicit VR Little Endian, up to the header of Pixel Data of so many bytes."""
     stream = DicomBytesIO()
     stream.is_little_endian, stream.is_implicit_VR = True, False
-    write_dataset(stream, _elements(kind))
-    header = b"\xe0\x7f\x10\x00OW\x00\x00" + kind.pixel_bytes.to_bytes(4, "little")
-    noise = np.random.default_rng(1914).integers(0, 4096, kind.pixel_bytes // 2, dtype=np.uint16)
-    return stream.getvalue() + header, noise.data.cast("B")[MARK_BYTES:]
+    write_dataset(stream, ds)
+    return stream.getvalue() + b"\xe0\x7f\x10\x00OW\x00\x00" + pixel_bytes.to_bytes(4, "little")
 
 
 def _elements(kind: Kind) -> Dataset:
     ds = Dataset()
-    for part in (_who_and_when(kind), _acquisition(kind), _pixel_description(kind)):
+    for part in (who_and_when(kind), _acquisition(kind), _pixel_description(kind)):
         ds.update(part)
     return ds
 
 
-def _who_and_when(kind: Kind) -> Dataset:
+def who_and_when(kind: Kind) -> Dataset:
+    """Return what an instance says of patient, study and equipment."""
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 100"
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]

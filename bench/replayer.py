@@ -135,7 +135,7 @@ class Replay:
         self.associations: list[Association] = []
         self.acknowledged: list[str] = []  # SOP Instance UIDs answered by 0x0000, whatever came after
         self.failures: list[str] = []
-        self._latencies: list[float] = []
+        self.latencies: list[float] = []  # seconds from request to answer, of each that was answered
         self._next = itertools.count()
         try:
             for number in range(1, connections + 1):
@@ -177,14 +177,14 @@ class Replay:
             except (OSError, Broken) as error:
                 self.failures.append(f"{message.uid}: {error}")
                 return
-            self._latencies.append(time.perf_counter() - started)
+            self.latencies.append(time.perf_counter() - started)
             if status == 0:
                 self.acknowledged.append(message.uid)
             else:
                 self.failures.append(f"{message.uid}: status 0x{status:04X}")
 
     def _report(self, wall: float, cpu: float) -> Report:
-        ms = [1000 * one for one in self._latencies]
+        ms = [1000 * one for one in self.latencies]
         p95 = statistics.quantiles(ms, n=20, method="inclusive")[-1] if len(ms) > 1 else ms[0]
         size = sum(message.length for message in self.messages)
         p50, maximum = statistics.median(ms), self.associations[0].maximum
