@@ -22,11 +22,11 @@ ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' al
 DEPLOY := systemd systemd-container nftables logrotate bubblewrap postgresql npm
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer check-deploy wheel offline-bundle sbom audit test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-federation bench-load bench-gpu fuzz clean
+.PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer check-deploy wheel offline-bundle sbom audit test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-federation bench-load bench-fresh-host bench-gpu fuzz clean
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo | viewer-demo | federation-demo | federation-study | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results | bench-federation | bench-load"
+	@echo "make demo | viewer-demo | federation-demo | federation-study | test | check | acceptance | acceptance-long | acceptance-viewer | bench-ingest | bench-turnaround | bench-inference | bench-results | bench-federation | bench-load | bench-fresh-host"
 	@echo "     check-deploy            what lies under deploy/, by hadolint, helm, systemd-analyze and others, and by running it (half an hour)"
 	@echo "     wheel | offline-bundle KEY=FILE | sbom | audit      what a release is made of, into .build/"
 	@echo "     test-trt                needs no GPU; test-gpu | bench-gpu want an NVIDIA GPU"
@@ -173,6 +173,14 @@ bench-federation: $(READY)
 LOAD_MINUTES ?= 20
 bench-load: $(READY) .build/system-ready
 	$(ALONE) $(PY) -m bench.load $(LOAD_MINUTES)
+
+.build/fresh-host-ready: Makefile
+	@mkdir -p .build
+	@$(call packages,mmdebstrap systemd-container,which mmdebstrap systemd-nspawn)
+	@touch $@
+
+bench-fresh-host: $(READY) .build/fresh-host-ready
+	$(SUDO) $(PY) -m bench.fresh_host
 
 bench-gpu: $(READY)
 	$(PY) -m bench.gpu

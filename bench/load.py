@@ -25,7 +25,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from appliance.catalogue import Catalogue
+from appliance.catalogue import Catalogue, overview
 from appliance.catalogue.tables import instance, job, result
 from bench.consortium import wait_for
 from bench.curie_receiver import catalogue_in
@@ -126,14 +126,15 @@ def counted(catalogue: Catalogue, pacs: Orthanc, studies: Sequence[Planned], tol
     }
 
 
-def turnarounds(appliance: Appliance, studies: Sequence[Planned]) -> dict[str, list[float]]:
+def turnarounds(catalogue: Catalogue, studies: Sequence[Planned]) -> dict[str, list[float]]:
     """Return the seconds from a study's last image to its results in the PACS, by kind and package."""
     found: dict[str, list[float]] = {}
-    for one in studies:
-        for outcome in appliance.json("explain", one.study_instance_uid)["outcomes"]:
-            seconds = outcome.get("timings", {}).get("total_s")
-            if seconds is not None:
-                found.setdefault(f"{one.kind.name}, {outcome['package'].split('@')[0]}", []).append(seconds)
+    with catalogue.read() as connection:
+        for one in studies:
+            for outcome in overview.explain(connection, one.study_instance_uid)["outcomes"]:
+                seconds = outcome.get("timings", {}).get("total_s")
+                if seconds is not None:
+                    found.setdefault(f"{one.kind.name}, {outcome['package'].split('@')[0]}", []).append(seconds)
     return found
 
 
@@ -222,12 +223,13 @@ def measured(
         wait_for("the last results", lambda: finished(catalogue, len(asked(studies))), END_S, 2.0)
         time.sleep(SAMPLE_S)
         found = counted(catalogue, pacs, studies, told)
+        turned = turnarounds(catalogue, studies)
         left = sum(file.stat().st_size for file in (appliance.folder / "data" / "spool").rglob("*.dcm"))
     found |= {"gb_sent": round(sum(one["bytes"] for one in told) / 1e9, 2), "gb_left_in_spool": round(left / 1e9, 2)}
     found |= {"sent_again": sum(one["tries"] - 1 for one in told), "late_s": max(one["late_s"] for one in told)}
     record.rows.append({"case": "counted", **found})
     print(json.dumps(found, indent=1), flush=True)
-    figures(record, told, turnarounds(appliance, studies))
+    figures(record, told, turned)
     flat = flatness(watch, seconds)
     record.rows += flat
     record.rows.append({"case": "audit", **appliance.json("audit", "verify")})

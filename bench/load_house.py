@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import warnings
@@ -105,8 +106,9 @@ def write_threshold(modality: str, folder: Path) -> Path:
         network.weight[:] = torch.tensor([0.0, 20.0]).view(2, 1, 1, 1, 1)
         network.bias[:] = torch.tensor([0.0, -10.0])  # type: ignore[index]
     folder.mkdir(parents=True)
+    logging.disable(logging.WARNING)  # of the exporter, here and below
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter
+        warnings.simplefilter("ignore")
         write_graph(network.eval(), (1, *ROI), folder / "exported.onnx")
         image = golden_image(Declaration.model_validate(declared))
         write_graph_package(folder / "exported.onnx", declared, [image], "# threshold\n", folder / "package")
