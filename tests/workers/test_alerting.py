@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socketserver
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,12 +18,12 @@ import pytest
 from sqlalchemy import update
 
 from appliance.alarms import needed
-from appliance.catalogue import Catalogue, events, processes
+from appliance.catalogue import Catalogue, events, open_catalogue, processes
 from appliance.catalogue.connection import now
 from appliance.catalogue.tables import job
 from appliance.errors import SettingsError
 from appliance.settings import Settings, load
-from appliance.watch import Watch
+from appliance.watch import Watch, alarms_now
 from tests.appliance.catalogue.rows import queued_job
 from workers.alerting import Alerting
 
@@ -158,6 +161,29 @@ def test_an_alarm_comes_by_mail(catalogue: Catalogue, tmp_path: Path, post: Mail
     assert "To: it@example.org" in message
     assert "Subject: curie radium: 1 alarms" in message
     assert "step queued: A job waits for 60 minutes (1 at this step). Look whether" in message
+
+
+FEDERATION = '[federation]\ncoordinator = "grpcs://localhost:1"\nkit = "no-kit"\n'
+
+
+def test_what_dispatch_checks_is_seen_by_everybody(tmp_path: Path) -> None:
+    """The process itself: its heartbeat carries what only it looks at."""
+    file = tmp_path / "curie.toml"
+    file.write_text(f'[appliance]\ndata_dir = "{tmp_path}"\n{FEDERATION}')
+    settings = load(file)
+    command = [sys.executable, "-m", "appliance.cli.main", "run", "dispatch", "--config", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as dispatch:
+        try:
+            catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+            deadline, names = time.monotonic() + 60, list[str]()
+            while "check federation" not in names and time.monotonic() < deadline:
+                time.sleep(0.2)
+                with catalogue.read() as connection:
+                    names = [one.name for one in alarms_now(settings, connection, now())]
+            catalogue.close()
+        finally:
+            dispatch.terminate()
+    assert "check federation" in names
 
 
 @pytest.mark.parametrize("url", ["mail.example.org", "smtp://mail.example.org", "smtp://a:b@mail.example.org?to=x@y"])
