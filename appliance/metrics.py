@@ -8,8 +8,9 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from sqlalchemy import Connection
@@ -23,6 +24,8 @@ BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
 LOOKED_AT = timedelta(days=7)  # of turnaround
 ANSWERS_S = 300.0  # between two looks at so many studies
 ENDS = ("job_completed", "job_unsuitable", "job_failed", "job_cancelled", "job_superseded")
+# kind of event → how a round ended; a site's own answer says it itself
+ROUNDS = {"round_answered": "", "round_held": "held", "round_refused": "too_few"}
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
@@ -51,6 +54,14 @@ class Metrics:
             "curie_turnaround_seconds", "Seconds from the last image to the results being held by the PACS",
             ["package"], buckets=BUCKETS, registry=own,
         )  # fmt: skip
+        self.rounds = Counter(
+            "curie_federation_rounds", "Federated rounds: how this site answered, or how they ended at the coordinator",
+            ["package", "outcome"], registry=own,
+        )  # fmt: skip
+        self.answers = Counter(
+            "curie_federation_answers", "What sites answered in the rounds of this coordinator",
+            ["package", "outcome"], registry=own,
+        )  # fmt: skip
         self.now = Now(settings, self.registry)
 
     def exposition(self) -> bytes:
@@ -74,6 +85,8 @@ class Metrics:
                     self.events.labels(row.kind).inc()
                     if row.kind in ENDS:
                         self._count_end(connection, row.kind.removeprefix("job_"), row.job_id)
+                    elif row.kind in ROUNDS:
+                        self._count_round(row.kind, row.detail)
                 self.event = rows[-1].seq
 
     def _count_end(self, connection: Connection, outcome: str, job_id: str) -> None:
@@ -85,6 +98,12 @@ class Metrics:
         for step, seconds in timings.items():
             self.steps.labels(package, step.removesuffix("_s")).observe(seconds)
         self.whole.labels(package).observe(whole(timings))
+
+    def _count_round(self, kind: str, detail: Mapping[str, Any]) -> None:
+        package = detail["package"]
+        self.rounds.labels(package, detail["outcome"] if kind == "round_answered" else ROUNDS[kind]).inc()
+        for outcome, sites in detail.get("sites", {}).items():
+            self.answers.labels(package, outcome).inc(sites)
 
 
 class Now:

@@ -6,72 +6,66 @@ It must never hold up clinical work: it runs in a thread of its own, and what co
 from __future__ import annotations
 
 import json
-import shutil
 import smtplib
 import threading
-import time
 import urllib.request
 from collections.abc import Callable
-from datetime import timedelta
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from appliance.alarms import Change, Facts, alarms, change
-from appliance.catalogue import Catalogue, events, gauges, processes
+from appliance.alarms import Change, change
+from appliance.catalogue import Catalogue, events
 from appliance.catalogue.connection import now
-from appliance.doctor import check_collector, check_kit, check_tls
 from appliance.log import logger
-from appliance.metrics import ANSWERS_S, promises
-from appliance.objective import Answered
 from appliance.process import keep_stepping
 from appliance.settings import Settings
+from appliance.watch import Watch, alarms_now
 
 LOOK_S = 30.0
-CHECK_S = 3600.0
 ANSWER_S = 15.0
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-GIB = 1024**3
 
 
-def start(settings: Settings, catalogue: Catalogue, stop: threading.Event) -> None:
+def start(settings: Settings, catalogue: Catalogue, stop: threading.Event, watch: Watch) -> None:
     """Look for alarms in a thread of its own until told to stop."""
-    alerting = Alerting(settings, catalogue)
+    alerting = Alerting(settings, catalogue, watch)
     threading.Thread(target=keep_stepping, args=(alerting.step, stop, LOOK_S), daemon=True).start()
 
 
 class Alerting:
     """Knows what was told, and tells what is new."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
-        self.settings, self.catalogue = settings, catalogue
+    def __init__(self, settings: Settings, catalogue: Catalogue, watch: Watch) -> None:
+        self.settings, self.catalogue, self.watch = settings, catalogue, watch
         self.ways = ways(settings)
         self.unsent: dict[str, list[Change]] = {name: [] for name in self.ways}
-        self._checked_at, self._checks = 0.0, dict[str, str]()
-        self._answered_at, self._answers = 0.0, tuple[Answered, ...]()
         with catalogue.read() as connection:
-            self.told = events.open_alarms(connection)
+            self.told = set(events.open_alarms(connection))
+        self.before = self.told  # what the last look found
 
     def step(self) -> None:
         """Look once; record and send what came and what went."""
-        found = alarms(self._facts())
-        new = change(self.told, found, now())
+        self.watch.look(self.catalogue)
+        with self.catalogue.read() as connection:
+            found = alarms_now(self.settings, connection, now())
+        new = change(self.told, self.before, found, now())
         if new is not None:
             self._record(new)
-            self.told = sorted(found)
+            self.told = (self.told | {one.name for one in new.raised}) - set(new.cleared)
             for waiting in self.unsent.values():
                 waiting.append(new)
+        self.before = {one.name for one in found}
         for name, send in self.ways.items():
             self._send(name, send)
 
     def _record(self, new: Change) -> None:
         with self.catalogue.write() as connection:
-            for name, text in new.raised.items():
-                events.record(connection, "alarm_raised", name=name, text=text)
+            for one in new.raised:
+                events.record(connection, "alarm_raised", name=one.name, text=one.text)
             for name in new.cleared:
                 events.record(connection, "alarm_cleared", name=name)
-        logger().warning("alarms", raised=sorted(new.raised), cleared=list(new.cleared))
+        logger().warning("alarms", raised=[one.name for one in new.raised], cleared=list(new.cleared))
 
     def _send(self, name: str, send: Callable[[Change], None]) -> None:
         waiting = self.unsent[name]
@@ -82,36 +76,6 @@ class Alerting:
                 logger().error("alarm_not_sent", way=name, cause=type(error).__name__, waiting=len(waiting))
                 return
             waiting.pop(0)
-
-    def _facts(self) -> Facts:
-        at = now()
-        if time.monotonic() - self._checked_at > CHECK_S or not self._checked_at:
-            self._checked_at = time.monotonic()
-            looks = (check_tls, check_kit, check_collector)
-            wrong = [one for look in looks for one in look(self.settings) if not one.ok]
-            self._checks = {one.name: f"{one.text}. {one.remedy}" for one in wrong}
-        if time.monotonic() - self._answered_at > ANSWERS_S or not self._answered_at:
-            self._answered_at = time.monotonic()
-            with self.catalogue.read() as connection:
-                self._answers = tuple(promises(self.settings, connection, at))
-        with self.catalogue.read() as connection:
-            queued = [one.oldest for one in gauges.jobs_waiting(connection) if one.state == "queued"]
-            results = gauges.results_waiting(connection)
-            return Facts(
-                processes.listing(connection, at),
-                shutil.disk_usage(self.settings.data_dir).free / GIB,
-                self.settings.spool.reserve_gb,
-                max(((at - one).total_seconds() for one in queued), default=0.0),
-                {one.name: (at - one.oldest).total_seconds() for one in results if one.state == "waiting"},
-                {one.name: one.count for one in results if one.state == "rejected"},
-                events.count_since(connection, "job_failed", at - HOUR),
-                tuple(
-                    f"{one['package']}@{one['version']}"
-                    for one in events.details_since(connection, "trial_fell_back", at - DAY)
-                ),
-                self._answers,
-                self._checks,
-            )
 
 
 def ways(settings: Settings) -> dict[str, Callable[[Change], None]]:
@@ -127,7 +91,7 @@ def ways(settings: Settings) -> dict[str, Callable[[Change], None]]:
 
 def told(new: Change, appliance: str) -> dict[str, Any]:
     """Return what is said of a change."""
-    raised = [{"name": name, "text": text} for name, text in sorted(new.raised.items())]
+    raised = [{"name": one.name, "text": one.text} for one in new.raised]
     return {"appliance": appliance, "at": new.at.isoformat(), "raised": raised, "cleared": list(new.cleared)}
 
 

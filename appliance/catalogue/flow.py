@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import Connection, and_, case, func, select, true
 
 from appliance.catalogue.tables import (
     association,
@@ -55,13 +55,14 @@ def by_hour(connection: Connection, kinds: Sequence[str], now: datetime, hours: 
     return found
 
 
-def standing(connection: Connection) -> dict[str, tuple[int, datetime | None]]:
-    """Return how many stand at each step now, and since when the first of them does."""
+def standing(connection: Connection, *, clinical: bool = False) -> dict[str, tuple[int, datetime | None]]:
+    """Return how many stand at each step now, and since when the first of them does; `clinical`: no jobs of shadows."""
+    ours = job.c.shadow == 0 if clinical else true()
     counted = {
         "receiving": (study.c.first_received_at, study.c.state == "receiving"),
         "complete": (study.c.complete_at, and_(study.c.state == "complete", study.c.routed == 0)),
-        "queued": (job.c.created_at, job.c.state == "queued"),
-        "running": (job.c.started_at, job.c.state == "running"),
+        "queued": (job.c.due_at, and_(job.c.state == "queued", ours)),  # one that is tried again waits since then
+        "running": (job.c.started_at, and_(job.c.state == "running", ours)),
         "delivering": (result.c.created_at, outbox.c.state == "waiting"),
     }
     found = {}

@@ -10,7 +10,17 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from appliance.catalogue import overview
-from appliance.catalogue.tables import engine_report, event, instance, job, outbox, outcome, package_version, study
+from appliance.catalogue.tables import (
+    engine_report,
+    event,
+    instance,
+    job,
+    outbox,
+    outcome,
+    package_version,
+    result,
+    study,
+)
 
 AT_ONCE = 5000
 
@@ -60,14 +70,31 @@ def jobs_waiting(connection: Connection) -> list[Waiting]:
 
 
 def results_waiting(connection: Connection) -> list[Waiting]:
-    """Return results on their way, by destination and state."""
+    """Return results on their way, by destination and state, with when the oldest was written."""
     query = (
-        select(outbox.c.destination, outbox.c.state, func.count(), func.min(job.c.created_at))
-        .join(job, job.c.id == outbox.c.job_id)
+        select(outbox.c.destination, outbox.c.state, func.count(), func.min(result.c.created_at))
+        .join(result, result.c.sop_instance_uid == outbox.c.sop_instance_uid)
         .where(outbox.c.state.in_(("waiting", "delivered", "rejected")))
     )
     rows = connection.execute(query.group_by(outbox.c.destination, outbox.c.state)).all()
     return [Waiting(*row) for row in rows]
+
+
+def rejected(connection: Connection, since: datetime) -> dict[str, int]:
+    """Return by destination how many results it rejected whose jobs failed since a moment and were not tried again."""
+    query = select(outbox.c.destination, func.count()).join(job, job.c.id == outbox.c.job_id)
+    query = query.where(outbox.c.state == "rejected", *_failed(since)).group_by(outbox.c.destination)
+    return {name: int(count) for name, count in connection.execute(query)}
+
+
+def failed(connection: Connection, since: datetime) -> dict[str, int]:
+    """Return by package how many clinical jobs failed since a moment and were not tried again."""
+    query = select(job.c.package, func.count()).where(*_failed(since)).group_by(job.c.package)
+    return {name: int(count) for name, count in connection.execute(query)}
+
+
+def _failed(since: datetime) -> tuple[Any, ...]:
+    return job.c.state == "failed", job.c.shadow == 0, job.c.finished_at >= since
 
 
 def engines(connection: Connection) -> Sequence[Any]:

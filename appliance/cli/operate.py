@@ -16,6 +16,7 @@ from appliance.cli.output import ConfigOption, JsonOption, console, print_json, 
 from appliance.errors import DeliveryFailed, Missing, SettingsError
 from appliance.settings import DEFAULT_FILE, Destination, Settings, find_file, load
 
+FIRST = 3  # alarms that are written out
 ALWAYS_SHOWN = ("studies", "instances", "jobs", "outbox")
 
 
@@ -128,10 +129,12 @@ def status(json: JsonOption = False, config: ConfigOption = None) -> None:
     from appliance.catalogue import overview, processes
     from appliance.catalogue.connection import now
     from appliance.cli.models import listing
+    from appliance.watch import alarms_now
 
     with reading(config) as (settings, connection):
         told: dict[str, Any] = {"ready": False, "version": _version()}
         told["processes"] = processes.listing(connection, now())
+        told["alarms"] = [one.record() for one in alarms_now(settings, connection, now())]
         told |= overview.status(connection)
     told["refused"] = _refused(told["processes"])
     told["models"] = listing(settings)
@@ -146,11 +149,10 @@ def status(json: JsonOption = False, config: ConfigOption = None) -> None:
 
 def is_ready(found: list[dict[str, Any]], settings: Settings) -> bool:
     """Return whether every kind of process that the appliance needs is there and healthy."""
-    needed = ["receiver", "dispatch", "worker", "delivery"]
-    if settings.broker.url == "embedded":
-        needed.append("broker")
+    from appliance.alarms import needed
+
     healthy = [one["name"] for one in found if one["healthy"]]
-    return all(any(name.startswith(kind) for name in healthy) for kind in needed)
+    return all(any(name.startswith(kind) for name in healthy) for kind in needed(settings.broker.url))
 
 
 def _refused(found: list[dict[str, Any]]) -> dict[str, int]:
@@ -172,6 +174,9 @@ def _print_status(told: dict[str, Any]) -> None:
     console.print(f"petite curie {told['version']}: {'ready' if told['ready'] else 'NOT READY'}")
     rows = [(p["name"], p["pid"], p["host"], "healthy" if p["healthy"] else "AWAY") for p in told["processes"]]
     print_table(("process", "pid", "host", "health"), rows)
+    console.print(f"alarms    {len(told['alarms']) or 'none'}")
+    for one in told["alarms"][:FIRST]:
+        console.print(f"          {one['said']} {one['remedy']}", markup=False)
     for name in ("studies", "instances", "jobs", "outbox", "notices", "workitems"):
         if name in ALWAYS_SHOWN or any(told[name].values()):
             console.print(f"{name:9} " + "  ".join(f"{state} {count}" for state, count in told[name].items()))

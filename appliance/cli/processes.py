@@ -22,16 +22,18 @@ def run_receiver(settings: Settings, number: int) -> None:  # noqa: ARG001
 
 def run_dispatch(settings: Settings, number: int) -> None:  # noqa: ARG001
     """Complete, route, ring, perform worklists and look at what comes back until told to stop."""
+    from appliance.watch import Watch
     from workers import alerting, audit_syslog, corrections, performing, tracing
     from workers.auditing import on_record
     from workers.celery_app import broker_url, make_app
     from workers.dispatch import POLL_S, Dispatch
 
-    with running("dispatch", settings) as process:
+    watch = Watch(settings)
+    with running("dispatch", settings, watch.told) as process:
         dispatch = Dispatch(settings, process.catalogue, make_app(broker_url(settings)))
         performing.start(settings, process.catalogue, process.stop)
         corrections.start(settings, process.catalogue, process.stop)
-        alerting.start(settings, process.catalogue, process.stop)
+        alerting.start(settings, process.catalogue, process.stop, watch)
         audit_syslog.start(settings, process.catalogue, process.stop)
         tracing.start(settings, process.catalogue, process.stop)
         with on_record(process.catalogue):

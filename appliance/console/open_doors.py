@@ -13,6 +13,7 @@ from appliance.catalogue.connection import now
 from appliance.console.visit import Visit
 from appliance.errors import Missing
 from appliance.metrics import CONTENT_TYPE
+from appliance.watch import alarms_now
 
 NOT_KEPT = {"Cache-Control": "no-store"}
 MOST_STUDIES = 200
@@ -47,6 +48,7 @@ def status(visit: Visit) -> Response:
     with visit.desk.catalogue.read() as connection:
         found = processes.listing(connection, now())
         told = overview.status(connection)
+        told["alarms"] = [one.record() for one in alarms_now(visit.desk.settings, connection, now())]
     ready = is_ready(found, visit.desk.settings)
     return JSONResponse({"ready": ready, "version": __version__, "processes": found, **told}, headers=NOT_KEPT)
 

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ import psutil
 import pytest
 from sqlalchemy import delete, insert
 
-from appliance.catalogue import open_catalogue
+from appliance.catalogue import events, open_catalogue
+from appliance.catalogue.connection import now
 from appliance.catalogue.tables import job
 from appliance.settings import load
 from bench.consortium import Consortium, Party, wait_for
@@ -103,6 +104,20 @@ def test_what_left_a_site_stands_in_its_ledger_and_nothing_beside_it_left(consor
     engine = site.data / "sidecar" / "engine"
     assert not list(engine.rglob("*.pkl"))
     assert "Patient" not in site.text()
+    assert [one["outcome"] for one in on_record(site, "round_answered")] == ["took_part"] * 5
+    held = [one["sites"] for one in on_record(consortium.central, "round_held")]
+    assert held == [{"counted": 2, "abstained": 1, "refused": 1, "silent": 0}] * 5
+
+
+def on_record(party: Party, kind: str) -> list[dict[str, Any]]:
+    """Return the details of a kind of event of one side."""
+    settings = load(party.file)
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    try:
+        with catalogue.read() as connection:
+            return events.details_since(connection, kind, now() - timedelta(hours=1))
+    finally:
+        catalogue.close()
 
 
 def test_the_candidate_is_signed_and_names_its_lineage(consortium: Consortium) -> None:

@@ -19,6 +19,7 @@ from tests.appliance.catalogue.test_trials import finished
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 ROUTE = '[[routes]]\nname = "route"\npackage = "brain"\nobjective_s = 5\n'
+SITE = ("took_part", "abstained", "refused")
 
 
 @pytest.fixture
@@ -60,6 +61,26 @@ def test_a_job_that_ends_is_counted_with_the_seconds_of_its_steps(settings: Sett
     assert value(found, "jobs_ended_total", package="brain", outcome="completed") == 1
     assert value(found, "step_seconds_sum", package="brain", step="inference") == 3.0
     assert value(found, "step_seconds_count", package="brain", step="wait") == 1
+
+
+def test_federated_rounds_are_counted_at_the_site_and_at_the_coordinator(
+    settings: Settings, catalogue: Catalogue
+) -> None:
+    metrics = Metrics(settings, catalogue)
+    counts = {"counted": 3, "abstained": 1, "refused": 2, "silent": 0}
+    with catalogue.write() as connection:
+        for outcome in ("took_part", "took_part", "abstained", "refused"):
+            events.record(connection, "round_answered", package="brain", cycle="c", round=1, outcome=outcome)
+        for number in (1, 2):
+            events.record(connection, "round_held", package="heart", cycle="c", round=number, sites=counts)
+        events.record(connection, "round_refused", package="heart", cycle="c")
+    found = read(metrics)
+    answered = {one: value(found, "federation_rounds_total", package="brain", outcome=one) for one in SITE}
+    held = {one: value(found, "federation_rounds_total", package="heart", outcome=one) for one in ("held", "too_few")}
+    assert answered == {"took_part": 2, "abstained": 1, "refused": 1}
+    assert held == {"held": 2, "too_few": 1}
+    for outcome, number in counts.items():
+        assert value(found, "federation_answers_total", package="heart", outcome=outcome) == 2 * number
 
 
 def test_what_waits_is_told_with_its_age_and_goes_when_it_is_gone(settings: Settings, catalogue: Catalogue) -> None:

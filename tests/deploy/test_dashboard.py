@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from appliance.alarms import PATIENCE
 from appliance.catalogue import Catalogue
 from appliance.metrics import Metrics
 from appliance.settings import load
@@ -54,6 +55,12 @@ def test_every_alert_says_what_to_do() -> None:
         for rule in group["rules"]:
             assert rule["annotations"]["summary"], rule
             assert rule["annotations"]["action"], rule
+
+
+@pytest.mark.parametrize(("metric", "step"), [("curie_queue_age", "queued"), ("curie_outbox_age", "delivering")])
+def test_a_rule_is_as_patient_as_the_appliance_itself(metric: str, step: str) -> None:
+    (expression,) = (one for one in asked() if one.startswith(f"{metric}_seconds >"))
+    assert float(expression.split(">")[1]) == PATIENCE[step].total_seconds()
 
 
 def test_the_rules_are_rules() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import socketserver
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,11 +17,13 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from appliance.catalogue import Catalogue, events
+from appliance.alarms import needed
+from appliance.catalogue import Catalogue, events, open_catalogue, processes
 from appliance.catalogue.connection import now
 from appliance.catalogue.tables import job
 from appliance.errors import SettingsError
 from appliance.settings import Settings, load
+from appliance.watch import Watch, alarms_now
 from tests.appliance.catalogue.rows import queued_job
 from workers.alerting import Alerting
 
@@ -97,50 +102,88 @@ def let_wait(catalogue: Catalogue, seconds: float) -> None:
     """Let a job have waited for so long."""
     queued_job(catalogue, "1.2.4711")
     with catalogue.write() as connection:
-        connection.execute(update(job).values(created_at=now() - timedelta(seconds=seconds)))
+        connection.execute(update(job).values(due_at=now() - timedelta(seconds=seconds)))
+
+
+def alerting_of(settings: Settings, catalogue: Catalogue) -> Alerting:
+    """Return who tells alarms in a house where every process beats."""
+    with catalogue.write() as connection:
+        for name in needed(settings.broker.url):
+            processes.beat(connection, name, now())
+    return Alerting(settings, catalogue, Watch(settings))
+
+
+def steps(alerting: Alerting) -> None:
+    """Look twice: what lasts is told then."""
+    for _ in range(2):
+        alerting.step()
 
 
 def test_an_alarm_is_posted_once_and_its_end_too(catalogue: Catalogue, tmp_path: Path, hook: Hook) -> None:
     settings = settings_of(tmp_path, webhook=f"http://127.0.0.1:{hook.server_port}/")
-    alerting = Alerting(settings, catalogue)
-    alerting.step()
+    alerting = alerting_of(settings, catalogue)
+    steps(alerting)
     assert hook.got == []
     let_wait(catalogue, 3600)
-    for _ in range(2):
-        alerting.step()
+    alerting.step()
+    assert hook.got == []  # seen once
+    steps(alerting)
     (told,) = hook.got
-    assert (told["appliance"], told["raised"][0]["name"], told["cleared"]) == ("radium", "queue", [])
+    assert (told["appliance"], told["raised"][0]["name"], told["cleared"]) == ("radium", "step queued", [])
     assert "4711" not in str(told)
-    again = Alerting(settings, catalogue)  # a restart tells nothing twice
-    again.step()
+    again = alerting_of(settings, catalogue)  # a restart tells nothing twice
+    steps(again)
     assert len(hook.got) == 1
     with catalogue.write() as connection:
         connection.execute(update(job).values(state="cancelled"))
-    again.step()
-    assert (hook.got[1]["raised"], hook.got[1]["cleared"]) == ([], ["queue"])
+    steps(again)
+    assert (hook.got[1]["raised"], hook.got[1]["cleared"]) == ([], ["step queued"])
     with catalogue.read() as connection:
         assert events.open_alarms(connection) == []
 
 
 def test_what_could_not_be_told_is_told_later(catalogue: Catalogue, tmp_path: Path, hook: Hook) -> None:
-    alerting = Alerting(settings_of(tmp_path, webhook=f"http://127.0.0.1:{hook.server_port}/"), catalogue)
+    alerting = alerting_of(settings_of(tmp_path, webhook=f"http://127.0.0.1:{hook.server_port}/"), catalogue)
     let_wait(catalogue, 3600)
     hook.away = True
-    alerting.step()
+    steps(alerting)
     hook.away = False
     alerting.step()
-    assert [one["raised"][0]["name"] for one in hook.got] == ["queue"]
+    assert [one["raised"][0]["name"] for one in hook.got] == ["step queued"]
 
 
 def test_an_alarm_comes_by_mail(catalogue: Catalogue, tmp_path: Path, post: Mail) -> None:
     port = post.server_address[1]
-    alerting = Alerting(settings_of(tmp_path, smtp=f"smtp://127.0.0.1:{port}?to=it@example.org"), catalogue)
+    alerting = alerting_of(settings_of(tmp_path, smtp=f"smtp://127.0.0.1:{port}?to=it@example.org"), catalogue)
     let_wait(catalogue, 3600)
-    alerting.step()
+    steps(alerting)
     (message,) = post.got
     assert "To: it@example.org" in message
     assert "Subject: curie radium: 1 alarms" in message
-    assert "queue: a job has waited for 60 minutes" in message
+    assert "step queued: A job waits for 60 minutes (1 at this step). Look whether" in message
+
+
+FEDERATION = '[federation]\ncoordinator = "grpcs://localhost:1"\nkit = "no-kit"\n'
+
+
+def test_what_dispatch_checks_is_seen_by_everybody(tmp_path: Path) -> None:
+    """The process itself: its heartbeat carries what only it looks at."""
+    file = tmp_path / "curie.toml"
+    file.write_text(f'[appliance]\ndata_dir = "{tmp_path}"\n{FEDERATION}')
+    settings = load(file)
+    command = [sys.executable, "-m", "appliance.cli.main", "run", "dispatch", "--config", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as dispatch:
+        try:
+            catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+            deadline, names = time.monotonic() + 60, list[str]()
+            while "check federation" not in names and time.monotonic() < deadline:
+                time.sleep(0.2)
+                with catalogue.read() as connection:
+                    names = [one.name for one in alarms_now(settings, connection, now())]
+            catalogue.close()
+        finally:
+            dispatch.terminate()
+    assert "check federation" in names
 
 
 @pytest.mark.parametrize("url", ["mail.example.org", "smtp://mail.example.org", "smtp://a:b@mail.example.org?to=x@y"])

@@ -28,7 +28,7 @@ from appliance.settings import Settings, load
 from workers.asking import CONTENT, TAKE, TRAIN, reason_of
 from workers.coordinator import kits
 from workers.coordinator.lineage import CycleRecord, Lineage
-from workers.coordinator.rounds import Answer, run_cycle
+from workers.coordinator.rounds import Answer, on_record, run_cycle
 
 LOOK_S = 0.05
 PUBLISH_S = 1800.0
@@ -68,8 +68,9 @@ class RoundController(Controller):  # type: ignore[misc]
         for last in [one for one in lineage.cycles() if one.state == "published"][-1:]:
             hand_out(last, lineage, exchange, settings.data_dir)  # to those that were away then
         try:
-            if not run_cycle(cycle, lineage, exchange, settings.coordinator):
-                return  # the coordinator starts another job for those that are left
+            with on_record(cycle, settings) as held:
+                if not run_cycle(cycle, lineage, exchange, settings.coordinator, held=held):
+                    return  # the coordinator starts another job for those that are left
         except RoundRefused as error:
             lineage.change(cycle, state="refused", why=str(error))
             logger().error("cycle_refused", cycle=cycle.id, cause=str(error))

@@ -59,6 +59,11 @@ class RoundRecord:
     seconds: float = 0.0
     written_at: str = ""
 
+    def counts(self) -> dict[str, int]:
+        """Return how many sites counted, abstained, were refused or were not heard."""
+        found = {"counted": self.sites, "abstained": self.abstained, "refused": self.refused, "silent": self.silent}
+        return {outcome: len(sites) for outcome, sites in found.items()}
+
 
 class Lineage:
     """The cycles of one package."""

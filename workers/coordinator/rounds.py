@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from appliance.catalogue import events, open_catalogue
 from appliance.errors import RoundRefused
 from appliance.federation_settings import Coordinator
 from appliance.log import logger
+from appliance.settings import Settings
 from models.federation import Floats, Rules, Update, Weights, believed, decode, digest_of, join
 from workers.asking import Ask, ask_bytes, reason_of
 from workers.coordinator.lineage import CycleRecord, Lineage, RoundRecord
@@ -97,10 +100,17 @@ def about(cycle: CycleRecord, number: int, settings: Coordinator) -> dict[str, A
     }
 
 
-def run_cycle(cycle: CycleRecord, lineage: Lineage, exchange: Exchange, settings: Coordinator) -> bool:
+def run_cycle(
+    cycle: CycleRecord,
+    lineage: Lineage,
+    exchange: Exchange,
+    settings: Coordinator,
+    *,
+    held: Callable[[RoundRecord], None] | None = None,
+) -> bool:
     """Hold the rounds of a cycle that are still to come, as many as one job may; returns whether those were all.
 
-    Raises RoundRefused where too few updates count.
+    `held` is told of each that was written. Raises RoundRefused where too few updates count.
     """
     timing = Timing(settings.round_timeout_s, settings.straggler_s)
     done = lineage.rounds(cycle.id)
@@ -111,9 +121,29 @@ def run_cycle(cycle: CycleRecord, lineage: Lineage, exchange: Exchange, settings
         rules = rules_of(settings)
         weights, step, record = one_round(weights, step, about(cycle, number, settings), rules, exchange, timing)
         lineage.add(weights, record)
+        if held is not None:
+            held(record)
         told = {"cycle": cycle.id, "round": number, "sites": len(record.sites), "refused": dict(record.refused)}
         logger().info("round_done", **told, abstained=dict(record.abstained), silent=list(record.silent))
     return last == cycle.rounds
+
+
+@contextmanager
+def on_record(cycle: CycleRecord, settings: Settings) -> Iterator[Callable[[RoundRecord], None]]:
+    """Yield what records each round in the catalogue, with how many sites counted; a refused one is recorded too."""
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+
+    def record(kind: str, **detail: Any) -> None:
+        with catalogue.write() as connection:
+            events.record(connection, kind, package=cycle.package, cycle=cycle.id, **detail)
+
+    try:
+        yield lambda one: record("round_held", round=one.round, sites=one.counts())
+    except RoundRefused:
+        record("round_refused")
+        raise
+    finally:
+        catalogue.close()
 
 
 def _last_step(done: list[RoundRecord], lineage: Lineage) -> dict[str, Floats] | None:

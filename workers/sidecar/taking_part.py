@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from appliance.catalogue import Catalogue, overview
+from appliance.catalogue import Catalogue, events, overview
 from appliance.errors import CurieError, Missing, RoundRefused
 from appliance.log import logger
 from appliance.settings import Settings
@@ -51,7 +51,7 @@ class Site:
         try:
             base, ask = read_ask(request)
         except RoundRefused as error:
-            return self._sit_out(None, str(error))
+            return self._sit_out(None, str(error), "refused")
         reason = reason_to_abstain(self.situation(ask))
         if reason is not None:
             return self._sit_out(ask, reason)
@@ -59,7 +59,7 @@ class Site:
             content, cost = self._trained(request, give_up)
             update = guard.passed(content, ask, base, self.name)
         except CurieError as error:
-            return self._sit_out(ask, str(error))
+            return self._sit_out(ask, str(error), "refused" if isinstance(error, RoundRefused) else "abstained")
         return self._let_out(content, ask, update, cost)
 
     def situation(self, ask: Ask) -> Situation:
@@ -110,15 +110,23 @@ class Site:
         what = "abstention" if update is None else "update"
         cases = count_cases(self.settings, self.catalogue, ask.package)
         spent = cost if update is not None else {}
+        self._on_record(ask, "abstained" if update is None else "took_part")
         self._note(ask, what, content, cases=cases, **spent)
         logger().info("answered", what=what, cycle=ask.cycle, round=ask.round, bytes=len(content))
         return content
 
-    def _sit_out(self, ask: Ask | None, reason: str) -> bytes:
+    def _sit_out(self, ask: Ask | None, reason: str, outcome: str = "abstained") -> bytes:
         content = abstention(reason)
+        self._on_record(ask, outcome)
         self._note(ask, "abstention", content, detail=reason)
         logger().info("abstains", cause=reason)
         return content
+
+    def _on_record(self, ask: Ask | None, outcome: str) -> None:
+        """Record how this site answered: took_part, abstained by its policy, or refused what was asked or trained."""
+        about = {"package": ask.package, "cycle": ask.cycle, "round": ask.round} if ask else {"package": ""}
+        with self.catalogue.write() as connection:
+            events.record(connection, "round_answered", outcome=outcome, **about)
 
     def _note(self, ask: Ask | None, what: str, content: bytes, **more: Any) -> None:
         at = datetime.now(UTC).isoformat(timespec="seconds")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from datetime import timedelta
 from statistics import median, quantiles
@@ -10,11 +9,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from appliance.catalogue import flow, packages, processes
+from appliance.alarms import alarms
+from appliance.catalogue import flow, packages
 from appliance.catalogue.connection import now
-from appliance.console.verdict import Seen, troubles
 from appliance.console.visit import Visit
-from appliance.settings import Settings
+from appliance.watch import facts
 
 DAY = timedelta(hours=24)
 
@@ -55,36 +54,27 @@ def part(visit: Visit) -> Response:
 
 
 def _told(visit: Visit) -> dict[str, Any]:
-    settings, at = visit.desk.settings, now()
+    at = now()
     with visit.desk.catalogue.read() as connection:
-        running = processes.listing(connection, at)
+        seen = facts(visit.desk.settings, connection, at)
         standing = flow.standing(connection)
         hours = flow.by_hour(connection, [one.left_by for one in STEPS] + [kind for kind, *_ in ENDINGS], at)
         taken = flow.times(connection, at - DAY)
         failed = flow.failed(connection, at - DAY)
-        rejected = flow.rejected(connection)
         models = [row for row in packages.versions(connection) if row.state in ("active", "shadow")]
         engines = {row.digest: packages.engine_reports(connection, row.digest) for row in models}
-    free = shutil.disk_usage(settings.data_dir).free
-    needed = _needed(settings)
-    seen = Seen(running, needed, standing, len(failed), len(rejected), free, settings.spool.reserve_gb)
     return {
-        "troubles": troubles(seen, at),
+        "alarms": alarms(seen, at),
         "steps": [(step, *standing[step.key], hours[step.left_by], _spread(taken, step.key)) for step in STEPS],
         "endings": [(name, hours[kind], alarming) for kind, name, alarming in ENDINGS],
         "total": _spread(taken, "total"),
         "failed": failed,
-        "processes": running,
+        "processes": seen.processes,
         "models": models,
         "engines": engines,
         "read_at": at,
-        "free_gb": free / 1024**3,
+        "free_gb": seen.free_gb,
     }
-
-
-def _needed(settings: Settings) -> list[str]:
-    embedded = ["broker"] if settings.broker.url == "embedded" else []
-    return ["receiver", "dispatch", "worker", "delivery", *embedded]
 
 
 def _spread(taken: list[dict[str, float]], step: str) -> tuple[float | None, float | None, int]:

@@ -63,6 +63,8 @@ def test_status_says_not_ready_and_why(home: Path) -> None:
     assert ran.returncode == 1
     assert told["ready"] is False
     assert set(told) >= {"ready", "version", "processes", "studies", "jobs", "outbox", "models"}
+    assert told["alarms"][0]["name"] == "process receiver"
+    assert set(told["alarms"][0]) == {"name", "said", "remedy"}
     assert set(told["jobs"]) == {
         "queued", "running", "delivering", "completed", "unsuitable", "failed", "cancelled", "superseded"
     }  # fmt: skip

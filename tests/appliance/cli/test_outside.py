@@ -128,7 +128,9 @@ def test_status_counts_it_and_names_what_is_not_taken(file: Path, job: str) -> N
     assert "not taken pacs does not take SC (1 times): pacs does not accept this kind of object (0x0122)" in lines
     assert "notices   waiting 0  sent 0  refused 1" in lines
     assert "workitems scheduled 1" in lines
+    assert lines.count("No receiver is running. `curie up`, or `curie run receiver`.") == 1
     told = json.loads(said(file, "status", "--json", code=1))
+    assert f"alarms    {len(told['alarms'])}\n" in lines
     assert [(one["destination"], one["role"], one["count"]) for one in told["not_taken"]] == [("pacs", "SC", 1)]
 
 

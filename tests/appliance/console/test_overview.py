@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from appliance.catalogue import Catalogue, jobs, processes
 from appliance.catalogue.connection import now
-from appliance.console.verdict import Seen, troubles
+from appliance.catalogue.tables import job
+from appliance.settings import Settings
+from appliance.watch import alarms_now
 from tests.appliance.catalogue.rows import queued_job
 from tests.appliance.console.conftest import Enter
 from tests.appliance.console.visits import said
 
-AT = datetime(2026, 1, 1, tzinfo=UTC)
 NEEDED = ("receiver", "dispatch", "worker", "delivery", "broker")
-WELL = Seen([{"name": name, "healthy": True} for name in NEEDED], NEEDED, {}, 0, 0, 100 * 1024**3, 5)
-
-
-def changed(**change: object) -> list[str]:
-    return [one.said for one in troubles(Seen(**{**WELL.__dict__, **change}), AT)]  # type: ignore[arg-type]
-
-
-def test_nothing_is_said_where_all_is_well() -> None:
-    busy = {
-        step: (3, AT - timedelta(seconds=5)) for step in ("receiving", "complete", "queued", "running", "delivering")
-    }
-    assert changed() == changed(standing=busy) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"processes": [{"name": "worker-1", "healthy": False}, *WELL.processes]}, "Process worker-1 does not answer."),
-        ({"processes": WELL.processes[1:]}, "No receiver is running."),
-        ({"free_bytes": 3 * 1024**3}, "3.0 GB are free: images are refused."),
-        ({"free_bytes": 7 * 1024**3}, "7.0 GB are free; images will soon be refused."),
-        ({"standing": {"delivering": (2, AT - timedelta(hours=2))}}, "A result waits to be taken for 120 min"),
-        ({"standing": {"complete": (1, AT - timedelta(minutes=3))}}, "A complete study is not routed for 3 min"),
-        ({"failed": 1}, "1 job failed in the last 24 hours."),
-        ({"rejected": 2}, "2 results were rejected."),
-    ],
-)  # fmt: skip
-def test_what_is_wrong_is_said_in_a_sentence_with_a_remedy(change: dict[str, object], expected: str) -> None:
-    (said,) = changed(**change)
-    assert said.startswith(expected)
 
 
 def beat(catalogue: Catalogue, *names: str) -> None:
@@ -74,8 +46,26 @@ def test_a_failed_job_stands_on_the_first_page_with_its_reason(enter: Enter, cat
         jobs.finish(connection, held, "failed", "the engine broke", now())
     shown = said(enter().get("/"))
     assert "✕ 1 thing needs attention" in shown
-    assert "1 job failed in the last 24 hours." in shown
+    assert "1 job of brain failed in the last 24 hours." in shown
     assert "the engine broke" in shown
+
+
+def test_the_first_page_shows_exactly_the_alarms_that_are_told(
+    enter: Enter, settings: Settings, catalogue: Catalogue
+) -> None:
+    beat(catalogue, *NEEDED[2:])
+    number = queued_job(catalogue, "1.1")
+    with catalogue.write() as connection:
+        connection.execute(update(job).where(job.c.id == number).values(due_at=now() - timedelta(minutes=40)))
+        processes.beat(connection, "dispatch", now(), {"checks": [{"name": "kit", "text": "old", "remedy": "Renew"}]})
+    with catalogue.read() as connection:
+        found = alarms_now(settings, connection, now())
+    assert [one.name for one in found] == ["process receiver", "step queued", "check kit"]
+    client = enter()
+    shown = said(client.get("/"))
+    assert "✕ 3 things need attention" in shown
+    assert all(one.text in shown for one in found)
+    assert [one["name"] for one in client.get("/api/status").json()["alarms"]] == [one.name for one in found]
 
 
 def test_healthz_is_200_where_all_processes_beat_and_says_nothing_of_patients(

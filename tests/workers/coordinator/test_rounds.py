@@ -5,18 +5,22 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from appliance.catalogue import events, open_catalogue
+from appliance.catalogue.connection import now
 from appliance.errors import RoundRefused
 from appliance.federation_settings import Coordinator
+from appliance.settings import parse
 from models.federation import Update, encode
 from workers.asking import Ask, abstention, read_ask
 from workers.coordinator.lineage import CycleRecord, Lineage
-from workers.coordinator.rounds import Answer, rate_of, run_cycle
+from workers.coordinator.rounds import Answer, on_record, rate_of, run_cycle
 
 Weights = dict[str, Any]
 Site = Callable[[Weights, Ask, str], bytes]
@@ -117,6 +121,25 @@ def test_who_abstains_is_named_with_the_reason_and_who_is_silent_as_such(tmp_pat
     assert record.abstained == {"out": "3 new cases, 20 are wanted"}
     assert record.silent == ("gone",)
     assert not record.refused
+
+
+def test_each_round_is_on_record_with_what_the_sites_answered(tmp_path: Path) -> None:
+    house = parse('[appliance]\ndata_dir = "."\n', tmp_path / "curie.toml")
+    sits_out: Site = lambda weights, ask, site: abstention("paused here")  # noqa: E731
+    sites = {"one": honest, "two": honest, "out": sits_out, "bad": BAD["nan"][0], "gone": None}
+    cycle, lineage = begun(tmp_path, rounds=2)
+    with on_record(cycle, house) as held:
+        run_cycle(cycle, lineage, Sites(dict(sites)), settings(), held=held)
+    with pytest.raises(RoundRefused), on_record(cycle, house) as held:
+        run_cycle(*begun(tmp_path / "other"), Sites({"one": honest}), settings(), held=held)
+    catalogue = open_catalogue(house.catalogue_url, house.data_dir)
+    with catalogue.read() as connection:
+        told = events.details_since(connection, "round_held", now() - timedelta(hours=1))
+        (refused,) = events.details_since(connection, "round_refused", now() - timedelta(hours=1))
+    catalogue.close()
+    counts = {"counted": 2, "abstained": 1, "refused": 1, "silent": 1}
+    assert [(one["package"], one["round"], one["sites"]) for one in told] == [("tiny", 1, counts), ("tiny", 2, counts)]
+    assert refused["package"] == "tiny"
 
 
 def test_the_quorum_is_of_accepted_updates(tmp_path: Path) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from appliance.catalogue import open_catalogue
+from appliance.catalogue import events, open_catalogue
+from appliance.catalogue.connection import now
 from appliance.settings import load
 from bench.consortium import Party, hospital_settings
 from models.federation import Update, encode, from_bytes
@@ -65,11 +67,19 @@ def request(folder: Path, **changed: Any) -> bytes:
     return ask_bytes(from_bytes(loaded.path("weights.safetensors").read_bytes()), about | changed)[0]
 
 
+def outcomes(site: Site) -> list[tuple[str, str]]:
+    """Return package and outcome of each answer that is on record."""
+    with site.catalogue.read() as connection:
+        told = events.details_since(connection, "round_answered", now() - timedelta(hours=1))
+    return [(one["package"], one["outcome"]) for one in told]
+
+
 def test_an_update_stands_in_the_ledger_with_the_digest_of_what_left(site: Site, package: Path) -> None:
     content = site.answer(request(package), NOBODY)
     assert reason_of(content) is None
     (entry,) = site.places.ledger.entries()
     assert (entry.what, entry.bytes, entry.cycle, entry.round) == ("update", len(content), "cycle-1", 1)
+    assert outcomes(site) == [("tiny", "took_part")]
 
 
 @pytest.mark.parametrize(
@@ -91,10 +101,12 @@ def test_a_paused_site_abstains(site: Site, package: Path) -> None:
     site.places.root.mkdir(parents=True, exist_ok=True)
     site.places.paused.touch()
     assert reason_of(site.answer(request(package), NOBODY)) == "paused here"
+    assert outcomes(site) == [("tiny", "abstained")]
 
 
 def test_bytes_that_are_no_question_are_answered_with_an_abstention(site: Site) -> None:
     assert "not safetensors" in (reason_of(site.answer(b"\x80\x04pickle", NOBODY)) or "")
+    assert outcomes(site) == [("", "refused")]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +121,7 @@ def test_what_a_trainer_may_not_send_does_not_leave(
 ) -> None:
     site.trainer = Trainer(change)  # type: ignore[assignment]
     assert why in (reason_of(site.answer(request(package), NOBODY)) or "")
+    assert outcomes(site) == [("tiny", "refused")]
 
 
 def test_a_package_that_arrives_is_kept_unread(site: Site) -> None:
