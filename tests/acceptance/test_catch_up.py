@@ -69,7 +69,7 @@ def test_a_source_that_does_not_say_where_it_answers_is_named(pair: tuple[Applia
 
 @pytest.fixture
 def unknown(tmp_path: Path) -> Iterator[tuple[Appliance, Orthanc]]:
-    """An appliance, and a PACS that does not know it as a destination."""
+    """An appliance, and a PACS that does not know where to send to it."""
     orthanc = Orthanc(tmp_path / "orthanc", free_port())
     appliance = Appliance(tmp_path / "curie", orthanc.port)
     orthanc.start()
