@@ -11,6 +11,7 @@ CurieError                 one line for a person, with the next step
 ├── ResultRejected         the result is wrong in itself: never delivered
 ├── DeliveryFailed
 │   ├── Unreachable        try again later, without end
+│   │   └── NotKnown       it does not know our AE title: somebody has to add it there
 │   ├── Refused            the destination said no: show its status
 │   │   └── NotAccepted    it takes none of this kind: what is optional is withdrawn
 │   └── NotCommitted       ask again
@@ -72,6 +73,10 @@ class DeliveryFailed(CurieError):
 
 class Unreachable(DeliveryFailed):
     """The destination does not answer; try again later."""
+
+
+class NotKnown(Unreachable):
+    """The destination answers, and does not know our AE title."""
 
 
 class Refused(DeliveryFailed):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field
 
 from appliance.setting_types import Table, WebAddress
+
+FILES = ("ca", "certificate", "key", "auth")  # of what an address names behind its question mark
 
 
 def _webhook(value: str) -> str:
@@ -47,3 +50,18 @@ class Tracing(Table):
 class Audit(Table):
     syslog: Annotated[str, AfterValidator(_syslog)] = ""  # DICOM audit messages go there
     keep_years: float = Field(default=10, gt=0)
+
+
+def placed(alerts: Alerts, audit: Audit, folder: Path) -> dict[str, Alerts | Audit]:
+    """Return both with the files that their addresses name counted from `folder`."""
+    return {
+        "alerts": alerts.model_copy(update={"smtp": _with_files(alerts.smtp, folder)}),
+        "audit": audit.model_copy(update={"syslog": _with_files(audit.syslog, folder)}),
+    }
+
+
+def _with_files(address: str, folder: Path) -> str:
+    parts = urlsplit(address)
+    said = parse_qsl(parts.query)
+    query = [(key, str(folder / Path(value).expanduser()) if key in FILES else value) for key, value in said]
+    return urlunsplit(parts._replace(query=urlencode(query, safe="/@,")))

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError
 
-from appliance import outward
+from appliance import outward, record_settings
 from appliance.errors import Missing, SettingsError
 from appliance.federation_settings import Coordinator as Coordinator
 from appliance.federation_settings import Federation as Federation
@@ -340,6 +340,7 @@ def parse(text: str, file: Path) -> Settings:
     federation = _with_kit(settings.federation, file.absolute().parent)
     changed: dict[str, Any] = {"appliance": place, "receiver": receiver, "models": models, "federation": federation}
     changed["console"] = _with_secret(settings.console, file.absolute().parent, file)
+    changed |= record_settings.placed(settings.alerts, settings.audit, file.absolute().parent)
     settings = settings.model_copy(update=changed)
     _check_references(settings, file)
     return _placed_outward(settings, file.absolute().parent)

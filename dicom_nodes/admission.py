@@ -134,6 +134,14 @@ class Admission:
         return any(peer in network for network in self._networks)
 
 
+def entry_of(ae_title: str, host: str) -> str:
+    """Return what to add to the settings so that an AE title may send from `host`, one of our own addresses."""
+    address = host
+    with suppress(OSError, UnicodeError):
+        address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    return f'[[sources]] with ae_title = "{ae_title}" and hosts = ["{address}"]'
+
+
 def _is_this_host(caller: Caller) -> bool:
     return caller.address == caller.local or ipaddress.ip_address(caller.address).is_loopback
 

@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from appliance import __version__
 from appliance.audit_message import KINDS, NAMES
 from appliance.settings import Settings, Source
-from dicom_nodes import deadlines, lobby, pdu, services
+from dicom_nodes import deadlines, fetch, lobby, pdu, sender, services
 from dicom_nodes.admission import LOCAL_LIMIT
 from dicom_nodes.command import MAXIMUM_COMMAND
 from dicom_nodes.conformance_objects import objects, table
@@ -36,7 +36,7 @@ ASKED = {  # services that SENDER uses, and how
     InstanceAvailabilityNotification: "SCU",
     StudyRootQueryRetrieveInformationModelFind: "SCU, levels STUDY and IMAGE",
     StudyRootQueryRetrieveInformationModelMove: "SCU, level STUDY, to RECEIVER (`curie catch-up`)",
-    StudyRootQueryRetrieveInformationModelGet: "SCU, level STUDY (`curie rehearse`)",
+    StudyRootQueryRetrieveInformationModelGet: "SCU, level STUDY (`curie catch-up --get`, `curie rehearse`)",
 }
 STATUSES = (
     ("0000", "Success", "the bytes are on disk: file and folder are synced"),
@@ -72,7 +72,7 @@ def _overview(settings: Settings) -> str:
             ("UPS-RS, as performer", _if(settings.worklists), "no"),
             ("Study Root Query/Retrieve: FIND", _if(any(d.find for d in settings.destinations) or asked), "no"),
             ("Study Root Query/Retrieve: MOVE", _if(asked), "no"),
-            ("Study Root Query/Retrieve: GET", _if(settings.destinations), "no"),
+            ("Study Root Query/Retrieve: GET", _if(settings.destinations or asked), "no"),
         ),
     )
     return (
@@ -102,7 +102,7 @@ def _model(settings: Settings) -> str:
         "## 4 Networking\n\n### 4.1 Implementation model\n\n"
         "Two application entities. RECEIVER accepts associations and makes what comes durable before it answers.\n"
         "SENDER opens associations to send results, to ask for storage commitment, to count a study's instances, and "
-        "where a person asks for it to fetch missed studies (C-MOVE) or to read results back (C-GET).\n\n"
+        "where a person asks for it to fetch missed studies (C-MOVE or C-GET) or to read results back (C-GET).\n\n"
         "### 4.2 AE specifications\n\n#### 4.2.1 RECEIVER\n\n##### 4.2.1.1 Association policies\n\n"
         + table(
             ("item", "value"),
@@ -204,12 +204,24 @@ def _initiation(settings: Settings) -> str:
     return (
         "#### 4.2.2 SENDER\n\n##### 4.2.2.1 Association initiation: presentation contexts\n\n"
         f"{contexts}\n\nExtended negotiation: SCP/SCU role selection alone, for Storage Commitment, and with C-GET for "
-        "the classes that are fetched. No user identity is sent.\n\n"
+        f"the classes that are fetched. No user identity is sent.\n\n{_fetching()}\n\n"
         "Status 0000, 0111 and warnings count as delivered; A7xx is tried again, from 1 s to 15 min apart, "
         "without end; any other status fails the job. Storage commitment is asked for with N-ACTION and counts "
         "when the report names exactly what was asked. One N-CREATE of Instance Availability Notification tells of a "
         "job's results once all are there; 0110 and 0213 are tried again.\n\n##### 4.2.2.2 Destinations\n\n"
         + table(("name", "AE title or address", "results", "storage commitment", "C-FIND", "IAN"), rows)
+    )
+
+
+def _fetching() -> str:
+    syntaxes = ", ".join(f"{named(one)} ({one})" for one in fetch.SYNTAXES)
+    usual = ", ".join(named(uid) for uid in fetch.USUAL)
+    return (
+        "`curie catch-up --get` is SCP of storage on the association that asks: one context for each class of the SOP "
+        "Classes in Study (0008,0062) that the source names by C-FIND and each transfer syntax, in this order, up to "
+        f"{sender.MOST_CONTEXTS} in all: {syntaxes}. Of a source that names none: {usual}; all that are no images in "
+        "Explicit and Implicit VR Little Endian alone. Each data set goes to RECEIVER byte for byte, which so takes "
+        "images of SENDER, and its status is the one that the source gets."
     )
 
 

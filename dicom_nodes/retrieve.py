@@ -1,11 +1,12 @@
 """Our Query/Retrieve SCU: which studies a source has of a day, and C-MOVE of one to our receiver (PS3.4 Annex C).
 
-Images come in by the receiver, as all others do: nothing is stored here.
+Images come in by the receiver, as all others do: nothing is stored here. `fetch` asks for them by C-GET.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -17,13 +18,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from appliance.errors import Refused, Unreachable
-from dicom_nodes.contexts import is_uid
+from dicom_nodes.contexts import Service, is_uid, service_of
 from dicom_nodes.header import whole_between
 from dicom_nodes.query import PENDING, STUDY_RELATED_INSTANCES, STUDY_UID
 from dicom_nodes.sender import Peer, Timeouts, associate, proposal
 from dicom_nodes.values import text
 
 MODALITIES = 0x00080061
+SOP_CLASSES = 0x00080062
 MOST_STUDIES = 20_000  # of one day
 WARNING_FAILURES = 0xB000  # sub-operations complete, one or more failures
 ASKING = Timeouts(answer_s=60)
@@ -41,9 +43,9 @@ class FoundStudy:
 
 @dataclass(frozen=True)
 class Moved:
-    """What a source says of a C-MOVE."""
+    """How a C-MOVE or C-GET went."""
 
-    completed: int
+    completed: int  # as the source says; by C-GET: what our receiver made durable
     failed: int
 
 
@@ -63,7 +65,7 @@ def studies_of_day(source: Peer, our_ae_title: str, day: date) -> list[FoundStud
 
 def _studies(source: Peer, responses: Any) -> Iterator[FoundStudy]:
     for count, (status, identifier) in enumerate(responses):
-        code = _code(source, status, "C-FIND")
+        code = code_of(source, status, "C-FIND")
         if code not in PENDING:
             return
         if count >= MOST_STUDIES:
@@ -74,7 +76,23 @@ def _studies(source: Peer, responses: Any) -> Iterator[FoundStudy]:
             yield FoundStudy(uid, number, tuple(text(identifier, MODALITIES).split("\\")))
 
 
-def _code(source: Peer, status: Any, asked: str) -> int:
+def classes_of(source: Peer, our_ae_title: str, study_uid: str) -> list[str]:
+    """Return the SOP Classes in Study (0008,0062), none where the source does not say. Raises Unreachable."""
+    question = Dataset()
+    question.QueryRetrieveLevel = "STUDY"
+    question.StudyInstanceUID = study_uid
+    question.SOPClassesInStudy = ""
+    context = proposal(StudyRootQueryRetrieveInformationModelFind)
+    found: set[str] = set()
+    with associate(source, our_ae_title, [context], timeouts=ASKING) as association, suppress(Refused):
+        for status, identifier in association.send_c_find(question, StudyRootQueryRetrieveInformationModelFind):
+            code_of(source, status, "C-FIND")
+            if identifier is not None and text(identifier, STUDY_UID) == study_uid:
+                found |= set(text(identifier, SOP_CLASSES).split("\\"))
+    return sorted(uid for uid in found if is_uid(uid) and service_of(uid) is Service.STORAGE)
+
+
+def code_of(source: Peer, status: Any, asked: str) -> int:
     """Return the status of a response that is no failure. Raises Unreachable or Refused."""
     if not status or "Status" not in status:
         raise Unreachable(f"{source.name} went away in the middle of {asked}")
@@ -94,7 +112,7 @@ def move(source: Peer, our_ae_title: str, study_uid: str, to_ae_title: str) -> M
     with associate(source, our_ae_title, [context], timeouts=MOVING) as association:
         model = StudyRootQueryRetrieveInformationModelMove
         for status, _ in association.send_c_move(question, to_ae_title, model):
-            _code(source, status, "C-MOVE")
+            code_of(source, status, "C-MOVE")
             last = status
     done, failed = (int(last.get(f"NumberOf{word}Suboperations", 0) or 0) for word in ("Completed", "Failed"))
     return Moved(done + int(last.get("NumberOfWarningSuboperations", 0) or 0), failed)

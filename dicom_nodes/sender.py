@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
-from appliance.errors import NotAccepted, Refused, Unreachable
-from appliance.settings import Destination
+from appliance.errors import NotAccepted, NotKnown, Refused, Unreachable
+from appliance.settings import Destination, Settings
 from dicom_nodes.contexts import EXPLICIT_LE, IMPLICIT_LE, STORAGE_COMMITMENT_INSTANCE
 
 DUPLICATE = 0x0111
@@ -29,6 +29,8 @@ CLASS_NOT_SUPPORTED = 0x0122
 QUEUED_S = 0.05
 PARKED_LOOKS = 3  # in a row that find pynetdicom's thread waiting
 STORAGE_COMMITMENT_ACTION = 1  # action type ID, PS3.4 Annex J.3.2
+MOST_CONTEXTS = 128  # of one association, PS3.8 Section 9.3.2.2
+CALLING_AE_UNKNOWN = (1, 3)  # source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # a SEG may be large
 
@@ -60,6 +62,13 @@ class Peer:
     port: int
 
 
+def our_receiver(settings: Settings) -> Peer:
+    """Return our own receiver, as it is reached from this host."""
+    place = settings.receiver
+    host = "127.0.0.1" if place.host in ("0.0.0.0", "::", "") else place.host
+    return Peer("the receiver", place.ae_title, host, place.port)
+
+
 @contextmanager
 def associate(
     destination: Destination | Peer,
@@ -88,7 +97,7 @@ def associate(
         if association.rejected_contexts and not association.accepted_contexts:
             names = ", ".join(sorted({UID(str(c.abstract_syntax)).name for c in association.rejected_contexts}))
             raise NotAccepted(f"{destination.name} accepts none of: {names}")
-        raise Unreachable(_why_not(association, destination))
+        raise _why_not(association, destination)
     parked = _park(association) if not handlers else None
     try:
         yield association
@@ -169,17 +178,19 @@ def _park(association: Any) -> _Parked:
     return parked
 
 
-def _why_not(association: Any, destination: Destination | Peer) -> str:
+def _why_not(association: Any, destination: Destination | Peer) -> Unreachable:
     where = f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
     if association.is_rejected:
         answer = association.acceptor.primitive
+        why = (answer.result_source, answer.diagnostic)
         texts = {
-            (1, 3): "does not know our AE title; have it added there",
+            CALLING_AE_UNKNOWN: "does not know our AE title; have it added there",
             (1, 7): "does not call itself by that AE title; check ae_title",
         }
-        text = texts.get((answer.result_source, answer.diagnostic), "rejected the association")
-        return f"{where} {text} (result {answer.result}, source {answer.result_source}, reason {answer.diagnostic})"
-    return f"{where} does not answer; is it running, and are host and port right?"
+        text = texts.get(why, "rejected the association")
+        kind = NotKnown if why == CALLING_AE_UNKNOWN else Unreachable
+        return kind(f"{where} {text} (result {answer.result}, source {why[0]}, reason {why[1]})")
+    return Unreachable(f"{where} does not answer; is it running, and are host and port right?")
 
 
 def echo(destination: Destination | Peer, our_ae_title: str) -> None:
@@ -205,6 +216,11 @@ def proposal(uid: str) -> Any:
 def storage_contexts(sop_class_uids: Sequence[str]) -> list[Any]:
     """Return a presentation context for each SOP class and uncompressed syntax, so that each is answered by itself."""
     return [build_context(uid, syntax) for uid in sorted(set(sop_class_uids)) for syntax in (EXPLICIT_LE, IMPLICIT_LE)]
+
+
+def exact_contexts(pairs: Iterable[tuple[str, str]]) -> list[Any]:
+    """Return a presentation context for each SOP class and transfer syntax, as many as an association may have."""
+    return [build_context(sop_class, syntax) for sop_class, syntax in pairs][:MOST_CONTEXTS]
 
 
 def accepts(association: Any, sop_class_uid: str) -> bool:
@@ -282,4 +298,4 @@ def series_contexts(paths: Sequence[Path]) -> list[Any]:
     for path in paths:
         meta = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"]).file_meta
         wanted.add((str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)))
-    return [build_context(sop_class, syntax) for sop_class, syntax in sorted(wanted)][:128]
+    return exact_contexts(sorted(wanted))

@@ -18,6 +18,7 @@ from appliance.catalogue import Catalogue, overview
 from appliance.errors import CurieError, DeliveryFailed, Missing, NotAccepted
 from appliance.settings import Destination, Settings
 from dicom_nodes import read_back, sender
+from dicom_nodes.admission import entry_of
 from dicom_nodes.header import read_header
 from dicom_nodes.result_classes import BY_ROLE
 from dicom_nodes.sample import template_axial, write_series
@@ -81,10 +82,8 @@ class Rehearsal:
 
     def _store(self, files: list[Path]) -> str:
         """Send the images as a source that may call from this host; returns its AE title. Raises Missing."""
-        place = self.settings.receiver
-        host = "127.0.0.1" if place.host in ("0.0.0.0", "::", "") else place.host
-        ourselves = sender.Peer("the receiver", place.ae_title, host, place.port)
-        for title in (place.ae_title, *(one.ae_title for one in self.settings.sources if not one.fingerprint)):
+        ourselves = sender.our_receiver(self.settings)
+        for title in (ourselves.ae_title, *(one.ae_title for one in self.settings.sources if not one.fingerprint)):
             try:
                 with sender.associate(ourselves, title, sender.series_contexts(files)) as association:
                     for file in files:
@@ -92,7 +91,7 @@ class Rehearsal:
                 return title
             except DeliveryFailed:
                 continue
-        own = f'[[sources]] with ae_title = "{place.ae_title}" and hosts = ["127.0.0.1/32"]'
+        own = entry_of(ourselves.ae_title, ourselves.host)
         raise Missing(f"no source may send from this host: add {own}, then start the receiver anew")
 
     def _read(self) -> str:

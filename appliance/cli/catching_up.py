@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
+from collections.abc import Callable
 from datetime import date, datetime
 from typing import Annotated, Any
 
@@ -26,13 +27,15 @@ def catch_up(
         list[str] | None, typer.Option(help="Only studies with this modality; may be repeated.")
     ] = None,
     per_minute: Annotated[float, typer.Option(help="At most so many studies.", min=0.1, max=600)] = 6.0,
+    get: Annotated[bool, typer.Option("--get", help="Fetch by C-GET: the source need not know where to send.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is missing.")] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Find studies that never came, or not whole, by C-FIND at a source, and ask for them by C-MOVE to our receiver.
 
-    The source must know our AE title as a destination of C-MOVE. Nothing is fetched twice: what is held is left out.
+    For that the source must know our AE title as a destination; with --get it sends over the association that asks, and
+    our receiver must take images from our own AE title. Nothing is fetched twice: what is held is left out.
     """
     settings = load(config)
     first, last = since.date(), (until or datetime.now()).date()
@@ -41,9 +44,9 @@ def catch_up(
     peer = peer_of(settings, source)
     missed = look(settings, peer, (first, last), modality or [], config)
     with writing(config) as connection:
-        asked = [source, str(first), str(last), *(["dry run"] if dry_run else [])]
+        asked = [source, str(first), str(last), *(["C-GET"] if get else []), *(["dry run"] if dry_run else [])]
         events.record(connection, "catch_up_asked", who=getpass.getuser(), asked=asked, missed=len(missed))
-    found = [] if dry_run else fetch(settings, peer, missed, 60 / per_minute, quiet=json)
+    found = [] if dry_run else ask(way(settings, peer, by_get=get), missed, 60 / per_minute, quiet=json)
     if json:
         print_json({"missed": [{"study": uid, "reason": why} for uid, why in missed.items()], "fetched": found})
     else:
@@ -61,7 +64,9 @@ def peer_of(settings: Settings, source: str) -> Any:
     for one in settings.sources:
         if one.ae_title == source:
             if one.host is None or one.port is None:
-                raise Missing(f"sources.{source} has no host and port: say there where it answers C-FIND and C-MOVE")
+                raise Missing(
+                    f"sources.{source} has no host and port: say there where it answers C-FIND and C-MOVE or C-GET"
+                )
             return Peer(source, one.ae_title, one.host, one.port)
     raise Missing(f"no source has the AE title {source}; name it under [[sources]] with host and port")
 
@@ -81,18 +86,25 @@ def look(
     return chosen(there, held, only)
 
 
-def fetch(
-    settings: Settings, peer: Any, missed: dict[str, str], pause_s: float, *, quiet: bool
-) -> list[dict[str, Any]]:
-    """Ask for one study after another, and say of each how it went; one that fails holds up no other."""
-    from dicom_nodes.retrieve import move
+def way(settings: Settings, peer: Any, *, by_get: bool) -> Callable[[str], Any]:
+    """Return what brings a study to our receiver."""
+    from dicom_nodes import fetch, retrieve
 
+    if by_get:
+        return lambda uid: fetch.get(settings, peer, uid)
+    return lambda uid: retrieve.move(peer, settings.sender.ae_title, uid, settings.receiver.ae_title)
+
+
+def ask(
+    bring: Callable[[str], Any], missed: dict[str, str], pause_s: float, *, quiet: bool
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Ask for one study after another, and say of each how it went; one that fails holds up no other."""
     found = []
     for number, (uid, why) in enumerate(missed.items()):
         if number:
             time.sleep(pause_s)
         try:
-            moved = move(peer, settings.sender.ae_title, uid, settings.receiver.ae_title)
+            moved = bring(uid)
             ok, told = moved.completed > 0 and not moved.failed, f"{moved.completed} sent, {moved.failed} failed"
         except DeliveryFailed as error:
             ok, told = False, str(error)

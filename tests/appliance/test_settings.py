@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -121,6 +122,22 @@ def test_a_web_destination_takes_its_files_from_beside_the_settings() -> None:
     assert not one.commits
     assert "destinations.web.commitment beside url" in settings.without_effect()
     assert not any("auth" in key or key.rsplit(".")[-1] == "url" for key in settings.without_effect())
+
+
+def test_addresses_of_records_take_their_files_from_beside_the_settings() -> None:
+    text = (
+        '[audit]\nsyslog = "tls://log:6514?ca=tls/my%20ca.pem&certificate=/etc/own.pem&key=own.key"\n'
+        '[alerts]\nsmtp = "smtp://mail:25?to=it@example.org&auth=mail.secret"\n'
+    )
+    settings = parse(text, FILE)
+    syslog, smtp = urlsplit(settings.audit.syslog), urlsplit(settings.alerts.smtp)
+    assert (syslog.scheme, syslog.netloc, smtp.scheme, smtp.netloc) == ("tls", "log:6514", "smtp", "mail:25")
+    assert parse_qs(syslog.query) == {
+        "ca": ["/somewhere/tls/my ca.pem"], "certificate": ["/etc/own.pem"], "key": ["/somewhere/own.key"],
+    }  # fmt: skip
+    assert parse_qs(smtp.query) == {"to": ["it@example.org"], "auth": ["/somewhere/mail.secret"]}
+    plain = parse('[audit]\nsyslog = "tls://log:6514"\n', FILE)
+    assert (plain.audit.syslog, plain.alerts.smtp) == ("tls://log:6514", "")
 
 
 def test_worklists_and_messages_name_routes() -> None:
