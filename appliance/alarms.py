@@ -61,6 +61,7 @@ class Facts:
     waiting: Mapping[str, tuple[int, datetime]] = field(default_factory=dict)  # results, by destination, likewise
     rejected: Mapping[str, int] = field(default_factory=dict)  # results, by destination, in the last day
     failed: Mapping[str, int] = field(default_factory=dict)  # jobs, by package, in the last day
+    conflicting: int = 0  # images with other pixels under a known UID, in the last day
     fell_back: Sequence[str] = ()  # versions, in the last day
     answers: Sequence[Answered] = ()
     checks: Sequence[Mapping[str, str]] = ()  # name, text, remedy of what `curie doctor` would find wrong
@@ -137,6 +138,10 @@ def _endings(facts: Facts) -> list[Alarm]:
     for name, count in facts.rejected.items():
         said = f"{_counted(count, 'result')} rejected by {name} in the last 24 hours."
         found.append(Alarm(f"rejected by {name}", said, "`curie explain` says what it answered.", "/destinations"))
+    if facts.conflicting:
+        said = f"{_counted(facts.conflicting, 'image')} came with other pixels under a known UID in the last 24 hours."
+        remedy = "Their studies get no result: ask the source which are right."
+        found.append(Alarm("conflicting images", said, remedy, "/studies?outcome=failed"))
     return found
 
 

@@ -48,6 +48,7 @@ def facts(settings: Settings, connection: Connection, at: datetime) -> Facts:
         waiting={one.name: (one.count, one.oldest) for one in results if one.state == "waiting"},
         rejected=gauges.rejected(connection, at - DAY),
         failed=gauges.failed(connection, at - DAY),
+        conflicting=events.count_since(connection, "instance_conflicted", at - DAY),
         fell_back=tuple(_version(one) for one in events.details_since(connection, "trial_fell_back", at - DAY)),
         answers=tuple({one["route"]: Answered(**one) for detail in told for one in detail.get("answers", ())}.values()),
         checks=tuple({one["name"]: one for detail in told for one in detail.get("checks", ())}.values()),

@@ -38,7 +38,7 @@ from bench.record import OUT, Record
 
 SAMPLE_S = 5.0
 FIRST_KILL, LAST_KILL = 0.04, 0.5  # shares of the whole time
-EARLY, LATE = (0.6, 0.8), (0.8, 1.0)  # whose medians are compared
+EARLY, LATE = (0.6, 0.8), (0.8, 1.0)
 END_S = 900.0  # for what still runs when the last image came
 Told = list[dict[str, Any]]
 PERCENTILES = (50, 95, 99)
@@ -139,16 +139,29 @@ def turnarounds(catalogue: Catalogue, studies: Sequence[Planned]) -> dict[str, l
 
 
 def flatness(watch: Watch, seconds: float) -> Told:
-    """Return for each part its median memory and descriptors in the two windows of the second half."""
+    """Return for each part the least memory and descriptors of the two windows of the second half.
+
+    The least is what it holds at rest: a leak raises it, and which study was read just then does not.
+    """
     rows = []
-    for name in sorted({name for _, name, _, _ in watch.rows}):
+    for name in watch.names():
         row: dict[str, Any] = {"case": "flat", "part": name}
         for window, (low, high) in (("early", EARLY), ("late", LATE)):
-            held = [(mb, fds) for at, part, mb, fds in watch.rows if part == name and low <= at / seconds <= high]
-            if held:
-                row[f"{window}_mb"] = round(statistics.median(mb for mb, _ in held), 1)
-                row[f"{window}_descriptors"] = statistics.median(fds for _, fds in held)
+            if held := watch.between(name, low * seconds, high * seconds):
+                row[f"{window}_mb"] = round(min(mb for mb, _ in held), 1)
+                row[f"{window}_descriptors"] = min(fds for _, fds in held)
         rows.append(row)
+    return rows
+
+
+def by_minute(watch: Watch, seconds: float) -> Told:
+    """Return least, middle and most memory of each part in each minute."""
+    rows = []
+    for name in watch.names():
+        for start in range(0, round(seconds), 60):
+            if held := [mb for mb, _ in watch.between(name, start, start + 60)]:
+                figures = (round(one, 1) for one in (min(held), statistics.median(held), max(held)))
+                rows.append({"case": "held", "part": name, "minute": start // 60, "mb": [*figures]})
     return rows
 
 
@@ -231,7 +244,7 @@ def measured(
     print(json.dumps(found, indent=1), flush=True)
     figures(record, told, turned)
     flat = flatness(watch, seconds)
-    record.rows += flat
+    record.rows += [*flat, *by_minute(watch, seconds)]
     record.rows.append({"case": "audit", **appliance.json("audit", "verify")})
     for key in ("lost", "duplicates"):
         record.ratio(key, [found[key]])

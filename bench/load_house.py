@@ -156,6 +156,14 @@ class Watch:
                 with suppress(psutil.Error):
                     self.rows.append((at, name, one.memory_info().rss / 1e6, one.num_fds()))
 
+    def names(self) -> list[str]:
+        """Return the parts that were seen."""
+        return sorted({name for _, name, _, _ in self.rows})
+
+    def between(self, name: str, low: float, high: float) -> list[tuple[float, int]]:
+        """Return (RSS in MB, descriptors) of a part between two times in seconds."""
+        return [(mb, fds) for at, part, mb, fds in self.rows if part == name and low <= at < high]
+
 
 FLUSH = "flush"  # stands among the victims for emptying the broker
 RETURN_S = 30.0  # until a part that is to be killed is there

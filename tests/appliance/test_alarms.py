@@ -49,6 +49,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"waiting": {"pacs": (2, ago(minutes=16))}}, "destination pacs", "2 results for pacs: the first waits for 16 min"),
     ({"failed": {"brain": 1}}, "failed brain", "1 job of brain failed in the last 24 hours. Each says why"),
     ({"rejected": {"pacs": 2}}, "rejected by pacs", "2 results rejected by pacs"),
+    ({"conflicting": 1}, "conflicting images", "1 image came with other pixels"),
     ({"fell_back": ("a@1.0.1",)}, "model a@1.0.1", "fell back"),
     ({"answers": (LATE,)}, "route brain", "11 minutes, 10 minutes are promised. Most of it is wait (90%)."),
     (

@@ -88,10 +88,12 @@ def test_what_failed_or_was_rejected_counts_for_a_day_or_until_it_is_tried_again
         (parcel,) = outbox.due(connection, now())
         outbox.rejected(connection, parcel, "0xA900", now())
         events.record(connection, "trial_fell_back", package="brain", version="1.0.1", reason="worse")
+        events.record(connection, "instance_conflicted", study="1.2", revision=2)
     found = seen(settings, catalogue)
+    assert found.conflicting == 1
     assert (found.rejected, found.failed, found.fell_back) == ({"pacs": 1}, {"brain": 1}, ("brain@1.0.1",))
     late = seen(settings, catalogue, now() + timedelta(days=1))
-    assert (late.rejected, late.failed, late.fell_back) == ({}, {}, ())
+    assert (late.rejected, late.failed, late.fell_back, late.conflicting) == ({}, {}, (), 0)
     with catalogue.write() as connection:
         jobs.retry(connection, number, now())
     found = seen(settings, catalogue)
