@@ -16,10 +16,10 @@ else
 endif
 PYTEST := $(PY) -m pytest
 SYSTEM := orthanc dcmtk dicom3tools strace iproute2 postgresql chromium
-VIEWER := orthanc orthanc-dicomweb chromium npm iproute2
+VIEWER := orthanc orthanc-dicomweb chromium iproute2
 # A network of its own with nothing but loopback: Orthanc listens on all addresses.
 ALONE = unshare --net --map-root-user sh -c 'ip link set lo up && exec "$$@"' alone
-DEPLOY := systemd systemd-container nftables logrotate bubblewrap postgresql npm
+DEPLOY := systemd systemd-container nftables logrotate bubblewrap postgresql
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: setup demo viewer-demo federation-demo federation-study test test-trt check acceptance acceptance-long acceptance-viewer check-deploy wheel offline-bundle sbom audit test-gpu bench-ingest bench-turnaround bench-inference bench-results bench-federation bench-load bench-fresh-host bench-gpu fuzz clean
@@ -78,6 +78,7 @@ check: $(READY)
 	$(PYTEST) -q tests/test_layers.py
 
 # The packages of a list, asked for only where a program of it is absent; the second argument is the question.
+# npm is asked for by itself: where Node.js came from elsewhere, it brought its own, and Debian's would not go with it.
 packages = { $(2); } >/dev/null 2>&1 || \
   { $(SUDO) apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
     $(SUDO) apt-get install -y -qq --no-install-recommends $(1) >/dev/null; } || \
@@ -90,7 +91,8 @@ packages = { $(2); } >/dev/null 2>&1 || \
 
 .build/viewer-ready: Makefile deploy/viewer/install.sh
 	@mkdir -p .build
-	@$(call packages,$(VIEWER),which Orthanc chromium npm ip && ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so)
+	@$(call packages,$(VIEWER),which Orthanc chromium ip && ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so)
+	@$(call packages,npm,which npm)
 	@sh deploy/viewer/install.sh .build/ohif
 	@touch $@
 
@@ -117,7 +119,8 @@ $(HELM)/helm:
 
 .build/deploy-ready: Makefile pyproject.toml $(READY)
 	@mkdir -p .build
-	@$(call packages,$(DEPLOY),which systemd-analyze systemd-nspawn nft logrotate bwrap npm && ls /usr/lib/postgresql/*/bin/postgres)
+	@$(call packages,$(DEPLOY),which systemd-analyze systemd-nspawn nft logrotate bwrap && ls /usr/lib/postgresql/*/bin/postgres)
+	@$(call packages,npm,which npm)
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deploy]'
 	@touch $@
 

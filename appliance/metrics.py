@@ -130,6 +130,7 @@ class Now:
         self.memory = gauge(
             "engine_memory_bytes", "Memory that an active version was measured to need", "package", "host"
         )
+        self.gpu = gauge("gpu_memory_bytes", "Memory of a worker's GPU, whoever uses it", "host", "gpu", "kind")
         self.free = gauge("free_bytes", "Free space where the data lie")
         self.reserve = gauge("reserve_bytes", "Space below which images are refused")
         self.answer = gauge("answer_seconds", "Turnaround of the last seven days", "route", "quantile")
@@ -155,12 +156,16 @@ class Now:
         self.up.clear()
         self.refused.clear()
         self.ended.clear()
+        self.gpu.clear()
         for one in processes.listing(connection, at):
             self.up.labels(one["host"], one["name"]).set(one["healthy"])
             for reason, count in one["detail"].get("refused", {}).items():
                 self.refused.labels(one["host"], one["name"], reason).set(count)
             for outcome, count in one["detail"].get("ended", {}).items():
                 self.ended.labels(one["host"], one["name"], outcome).set(count)
+            for gpu in one["detail"].get("gpus", ()):
+                for kind in ("used", "total"):
+                    self.gpu.labels(one["host"], str(gpu["number"]), kind).set(gpu[f"{kind}_bytes"])
 
     def _waiting(self, connection: Connection, at: datetime) -> None:
         self.jobs.clear()

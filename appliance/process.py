@@ -63,8 +63,9 @@ def _beat(
 ) -> None:
     while True:
         try:
+            told = detail()
             with catalogue.write() as connection:
-                processes.beat(connection, name, now(), detail())
+                processes.beat(connection, name, now(), told)
                 if speaks_for:
                     processes.beat(connection, speaks_for[0], now(), pid=speaks_for[1])
         except Exception as error:  # noqa: BLE001 - the catalogue may be away for a while

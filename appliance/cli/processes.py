@@ -57,11 +57,12 @@ def run_console(settings: Settings, number: int) -> None:  # noqa: ARG001
 
 def run_worker(settings: Settings, number: int) -> None:
     """Run jobs until told to stop."""
+    from appliance.this_host import GpuWatch
     from workers import tasks
     from workers.celery_app import broker_url, make_app
 
     name = f"worker-{number}"
-    with running(name, settings) as process:
+    with running(name, settings, GpuWatch().told) as process:
         worker = tasks.Worker(settings, process.catalogue, name)
         tasks.run_worker(make_app(broker_url(settings)), worker)
 

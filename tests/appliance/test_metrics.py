@@ -11,8 +11,9 @@ from sqlalchemy import update
 
 from appliance.catalogue import Catalogue, events, processes
 from appliance.catalogue.connection import now
-from appliance.catalogue.tables import job
+from appliance.catalogue.tables import job, outbox
 from appliance.metrics import Metrics
+from appliance.objective import LEAST
 from appliance.settings import Settings, load
 from tests.appliance.catalogue.rows import instance, queued_job, receive
 from tests.appliance.catalogue.test_trials import finished
@@ -103,6 +104,34 @@ def test_what_waits_is_told_with_its_age_and_goes_when_it_is_gone(settings: Sett
     assert value(found, "jobs_waiting", package="brain", state="queued") is None
     assert value(found, "queue_age_seconds") == 0
     assert not [name for name, _ in found if name == "curie_process_healthy"]
+
+
+def test_the_memory_of_a_workers_gpu_is_told_while_the_worker_beats(settings: Settings, catalogue: Catalogue) -> None:
+    metrics = Metrics(settings, catalogue)
+    with catalogue.write() as connection:
+        memory = {"number": 1, "used_bytes": 5, "total_bytes": 9}
+        processes.beat(connection, "worker-1", now(), {"gpus": [memory]})
+    found = {dict(labels)["kind"]: v for (name, labels), v in read(metrics).items() if name == "curie_gpu_memory_bytes"}
+    assert found == {"used": 5, "total": 9}
+    with catalogue.write() as connection:
+        processes.gone(connection, "worker-1")
+    assert not [name for name, _ in read(metrics) if name == "curie_gpu_memory_bytes"]
+
+
+@pytest.mark.parametrize(("late_s", "breached"), [(60, 1), (0, 0)])
+def test_a_promise_is_told_with_what_it_took(
+    settings: Settings, catalogue: Catalogue, late_s: int, breached: int
+) -> None:
+    for n in range(LEAST):
+        number = finished(catalogue, f"1.{n}", 9.0, started_at=now())
+        with catalogue.write() as connection:
+            events.record(connection, "results_written", job=number)
+    with catalogue.write() as connection:
+        connection.execute(update(outbox).values(delivered_at=now() + timedelta(seconds=late_s)))
+    found = read(Metrics(settings, catalogue))
+    assert value(found, "objective_seconds", route="route") == 5
+    assert value(found, "objective_breached", route="route") == breached
+    assert late_s <= (value(found, "answer_seconds", route="route", quantile="0.95") or 0) < late_s + 5
 
 
 def test_no_label_holds_a_study(settings: Settings, catalogue: Catalogue) -> None:
