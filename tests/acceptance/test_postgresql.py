@@ -9,18 +9,22 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from appliance.catalogue import Catalogue, connection, copying, events, open_catalogue
-from appliance.catalogue.tables import metadata
 from appliance.settings import load
 from tests.acceptance.network import Host, hosts
 from tests.appliance.catalogue.rows import queued_job
+from tests.appliance.catalogue.schemas import (
+    VERSIONS,
+    goes_back_step_by_step,
+    goes_forward_back_and_forward,
+    shapes_of,
+)
 from tests.appliance.cli.in_process import curie
 from tests.appliance.test_backup import all_rows
 from tests.postgresql import PostgreSQL
@@ -52,9 +56,29 @@ def filled(url: str, tmp_path: Path) -> Iterator[Catalogue]:
     opened.close()
 
 
-def test_the_migrations_make_the_tables_of_the_code(filled: Catalogue) -> None:
-    with filled.read() as rows:
-        assert compare_metadata(MigrationContext.configure(rows), metadata) == []
+@pytest.fixture(scope="module")
+def shapes(place: tuple[PostgreSQL, Host]) -> Iterator[dict[str, Any]]:
+    """The schema of each version."""
+    fresh = Catalogue(place[0].create())
+    yield shapes_of(fresh)
+    fresh.close()
+
+
+@pytest.fixture
+def old(url: str) -> Iterator[Catalogue]:
+    """A database without tables."""
+    opened = Catalogue(url)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_version_goes_forward_back_and_forward_again(old: Catalogue, shapes: dict[str, Any], version: str) -> None:
+    goes_forward_back_and_forward(old, shapes, version)
+
+
+def test_going_back_loses_only_what_the_older_one_does_not_know(old: Catalogue, shapes: dict[str, Any]) -> None:
+    goes_back_step_by_step(old, shapes)
 
 
 def test_who_reads_and_then_writes_is_alone_with_it(filled: Catalogue) -> None:
