@@ -30,6 +30,7 @@ QUEUED_S = 0.05
 PARKED_LOOKS = 3  # in a row that find pynetdicom's thread waiting
 STORAGE_COMMITMENT_ACTION = 1  # action type ID, PS3.4 Annex J.3.2
 MOST_CONTEXTS = 128  # of one association, PS3.8 Section 9.3.2.2
+REJECTED = (1, 2)  # permanently, for now: PS3.8 Table 9-21
 CALLING_AE_UNKNOWN = (1, 3)  # source and reason of A-ASSOCIATE-RJ, PS3.8 Table 9-21
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # a SEG may be large
@@ -178,10 +179,22 @@ def _park(association: Any) -> _Parked:
     return parked
 
 
+def rejection(association: Any) -> Any | None:
+    """Return the A-ASSOCIATE response that turned us down, None where there is none.
+
+    pynetdicom 3.0.4 overlooks one that comes, and closes the connection, before it has looked whether it is connected:
+    the answer stays in its queue, and the association counts as aborted.
+    """
+    if association.is_rejected:
+        return association.acceptor.primitive
+    left = association.dul.receive_pdu() if association.is_aborted else None
+    return left if getattr(left, "result", None) in REJECTED else None
+
+
 def _why_not(association: Any, destination: Destination | Peer) -> Unreachable:
     where = f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
-    if association.is_rejected:
-        answer = association.acceptor.primitive
+    answer = rejection(association)
+    if answer is not None:
         why = (answer.result_source, answer.diagnostic)
         texts = {
             CALLING_AE_UNKNOWN: "does not know our AE title; have it added there",

@@ -15,6 +15,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 from appliance.errors import Missing
 from dicom_nodes.arrivals import AssociationEnded, AssociationOpened, AssociationsAlive, FileKept
 from dicom_nodes.receiver import listen
+from dicom_nodes.sender import rejection
 from tests.dicom_nodes.conftest import OpenDoor
 from tests.phantoms import MR, SYNTAXES, Phantom, part10, series
 from tests.raw_peer import EXPLICIT, RJ, RawPeer, request
@@ -107,7 +108,7 @@ def test_strangers_are_taken_where_the_settings_say_so(open_door: Door) -> None:
     assert len(peer.accepted_contexts) == 1
     peer.release()
     elsewhere = call(door, [build_context(MR)], "ELSEWHERE")
-    assert elsewhere.is_rejected, "a listed source keeps its addresses"
+    assert rejection(elsewhere), "a listed source keeps its addresses"
 
 
 def test_a_destination_may_verify_and_report_but_not_store(open_door: Door) -> None:
@@ -139,7 +140,7 @@ def test_too_many_associations_of_one_source_are_refused_but_an_idle_one_gives_w
     door = open_door("max_associations_per_source = 2")
     monkeypatch.setattr("dicom_nodes.places.SILENT_S", 60.0)  # however long the calls take
     first, second = (call(door, [build_context(MR)]) for _ in range(2))
-    assert call(door, [build_context(MR)]).is_rejected
+    assert rejection(call(door, [build_context(MR)]))
     assert door.acceptor.refused == {"too many associations of this source": 1}
     monkeypatch.setattr("dicom_nodes.places.SILENT_S", 0.0)  # the first two said nothing so far
     third = call(door, [build_context(MR)])
@@ -158,7 +159,7 @@ def test_low_disk_refuses_associations_and_instances(open_door: Door, tmp_path: 
     path.write_bytes(part10(series(Phantom(slices=1))[0]))
     assert peer.send_c_store(path).Status == 0xA700
     peer.release()
-    assert call(door, [build_context(MR)]).is_rejected
+    assert rejection(call(door, [build_context(MR)]))
     assert set(door.acceptor.refused) == {"free space is below spool.reserve_gb"}
     assert door.kept() == []
 
