@@ -99,9 +99,12 @@ def test_logs_are_rotated(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nft looks into the kernel: root only")
-def test_the_firewall_takes_its_rules(tmp_path: Path) -> None:
+@pytest.mark.parametrize("off", ["#off ", ""], ids=["as it is", "with all that may be switched on"])
+def test_the_firewall_takes_its_rules(tmp_path: Path, off: str) -> None:
     nft = tool("nft")
     rules = (DEPLOY / "nftables.conf").read_text().replace('skuid != "curie"', "skuid != 10001")
+    assert rules.count("#off ip") == 8
+    rules = rules.replace("#off ip", f"{off}ip")
     (tmp_path / "rules").write_text(rules)
     succeeds(tool("unshare"), "--net", nft, "-c", "-f", tmp_path / "rules")
     (tmp_path / "rules").write_text(rules.replace("dport { 11112", "dport { 1111211"))
