@@ -133,8 +133,9 @@ def parts(appliance: Appliance) -> dict[str, psutil.Process]:
         with suppress(psutil.Error):
             found[name] = psutil.Process(pid)
             if name.startswith("worker"):
-                engines = (one for one in found[name].children() if "resource_tracker" not in " ".join(one.cmdline()))
-                found |= {f"engine of {name}": one for one in engines}
+                children = found[name].children()  # others are small, and read a suspicious image
+                if children:
+                    found[f"engine of {name}"] = max(children, key=lambda one: one.memory_info().rss)
     return found
 
 

@@ -7,6 +7,7 @@ waited for are kept until they are asked for.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import json
 import multiprocessing
@@ -15,6 +16,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -281,6 +283,13 @@ def serve(pipe: Connection, settings: str, cache: str) -> None:
         except Exception as error:  # noqa: BLE001 - the edge of this process: every error becomes an answer
             answer = {"error": _kind(error), "message": str(error)}
         tell(answer)
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Return to the system what a run freed; glibc keeps it, and the process would seem to grow study by study."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _kind(error: Exception) -> str:

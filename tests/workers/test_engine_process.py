@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -243,3 +245,20 @@ def test_a_probability_map_comes_back_where_it_was_asked_for(tmp_path: Path, shi
         found = engine._inferred(json.loads(json.dumps(answer))).reading.probability
         assert (found is not None) == mapped
         assert found is None or np.array_equal(found, probable)
+
+
+FREED = """
+import psutil
+from workers.engine_process import give_back_memory
+held = [bytes(2000) for _ in range(50_000)]
+kept = held[-1]  # above all others, so that the C library keeps what lies below
+del held
+before = psutil.Process().memory_info().rss
+give_back_memory()
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+def test_what_a_run_freed_goes_back_to_the_system() -> None:
+    ran = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) > 50e6
