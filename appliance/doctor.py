@@ -9,13 +9,20 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from appliance.errors import CurieError, DeliveryFailed, Missing
-from appliance.settings import Destination, MessageReceiver, Settings
+from appliance.errors import CurieError
+from appliance.neighbours import (
+    Check,
+    check_collector,
+    check_coordinator,
+    check_destinations,
+    check_messages,
+    check_sources,
+    check_worklists,
+)
+from appliance.settings import Settings
 from appliance.this_host import clock_is_kept, gpus
 
 if TYPE_CHECKING:
@@ -25,20 +32,6 @@ SLOW_SYNC_S = 0.1
 CLOCK_S = 2.0
 CERTIFICATE_DAYS = 30
 GIB = 1024**3
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    text: str
-    remedy: str = ""
-
-    def record(self) -> dict[str, Any]:
-        """Return the check as a JSON record."""
-        return asdict(self)
 
 
 def examine(settings: Settings) -> list[Check]:
@@ -202,25 +195,6 @@ def check_console(settings: Settings) -> Check:
     return Check("console", False, text, "Stop what listens there, or change console.port")
 
 
-def check_sources(settings: Settings) -> list[Check]:
-    """Each source that says where it answers takes our C-ECHO."""
-    from dicom_nodes import sender
-
-    found = []
-    for one in settings.sources:
-        if one.host is None or one.port is None:
-            continue
-        name = f"source {one.ae_title}"
-        try:
-            sender.echo(sender.Peer(one.ae_title, one.ae_title, one.host, one.port), settings.sender.ae_title)
-        except DeliveryFailed as error:
-            remedy = f"Let it know the AE title {settings.sender.ae_title}, or mend host and port; catch-up asks there"
-            found.append(Check(name, False, str(error), remedy))
-        else:
-            found.append(Check(name, True, "answers C-ECHO"))
-    return found
-
-
 def check_tls(settings: Settings) -> list[Check]:
     """The receiver's certificates can be used, and last for a while."""
     from appliance.certificates import read_certificate
@@ -254,32 +228,6 @@ def check_kit(settings: Settings) -> list[Check]:
     except CurieError as error:
         return [Check("federation", False, str(error), remedy)]
     return [Check("federation", days >= CERTIFICATE_DAYS, f"its certificate has {days} days left", remedy)]
-
-
-def check_coordinator(settings: Settings) -> list[Check]:
-    """The coordinator takes a connection, where this site takes part; nothing is said to it."""
-    if settings.federation is None:
-        return []
-    host, _, port = settings.federation.target.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), 5).close()
-    except OSError as error:
-        remedy = "Let this host reach it (one outbound port), or mend federation.coordinator; rounds go on without it"
-        return [Check("coordinator", False, f"{settings.federation.target}: {error}", remedy)]
-    return [Check("coordinator", True, f"{settings.federation.target} takes connections")]
-
-
-def check_collector(settings: Settings) -> list[Check]:
-    """The collector of audit messages takes a TLS connection, where one is named; nothing is sent."""
-    from workers.audit_syslog import name_of, opened
-
-    def answer() -> str:
-        with opened(settings.audit.syslog) as stream:
-            return f"{name_of(settings.audit.syslog)} takes {stream.version()}"
-
-    if not settings.audit.syslog:
-        return []
-    return [_asked("audit collector", answer, "Check audit.syslog and its ?ca=; messages wait meanwhile")]
 
 
 def check_routes(settings: Settings) -> Check:
@@ -338,47 +286,3 @@ def _runs_on(registry: Registry, digest: str) -> tuple[str, bool]:
     return f"runs on {last['engine']} {last['precision']}, parity held on {last['at']:%Y-%m-%d}", last[
         "device"
     ] == "cpu"
-
-
-def check_destinations(settings: Settings) -> list[Check]:
-    """Every destination answers C-ECHO, or its DICOMweb address an HTTP request."""
-    from dicom_nodes.dicomweb import probe
-    from dicom_nodes.sender import echo
-
-    def answer(one: Destination) -> str:
-        if one.url:
-            return probe(one)
-        echo(one, settings.sender.ae_title)
-        return "answers C-ECHO"
-
-    remedy = "Results wait meanwhile and are sent when it answers"
-    return [_asked(f"destination {one.name}", partial(answer, one), remedy) for one in settings.destinations]
-
-
-def check_worklists(settings: Settings) -> list[Check]:
-    """Every worklist answers a search."""
-    from dicom_nodes.worklist import probe
-
-    remedy = "Check url, auth and ca; its workitems stay scheduled meanwhile"
-    return [_asked(f"worklist {one.name}", partial(probe, one), remedy) for one in settings.worklists]
-
-
-def check_messages(settings: Settings) -> list[Check]:
-    """HL7 messages can be checked, and every receiver of them takes connections; none is sent."""
-    from dicom_nodes.mllp import probe
-    from dicom_nodes.observation_message import check_there
-
-    def answer(receiver: MessageReceiver) -> str:
-        check_there()
-        return probe(receiver)
-
-    remedy = "Messages wait meanwhile and are sent when it answers"
-    return [_asked(f"messages {one.name}", partial(answer, one), remedy) for one in settings.messages]
-
-
-def _asked(name: str, ask: Callable[[], str], remedy: str) -> Check:
-    """Return what asking somebody outside brought."""
-    try:
-        return Check(name, True, ask())
-    except (DeliveryFailed, Missing) as error:
-        return Check(name, False, str(error), remedy)

@@ -19,8 +19,9 @@ from sqlalchemy import Connection
 from appliance.alarms import Alarm, Facts, alarms, needed
 from appliance.catalogue import Catalogue, events, flow, gauges, processes
 from appliance.catalogue.connection import now
-from appliance.doctor import check_collector, check_kit, check_tls
+from appliance.doctor import check_kit, check_tls
 from appliance.metrics import ANSWERS_S, promises
+from appliance.neighbours import check_collector
 from appliance.objective import Answered
 from appliance.settings import Settings
 

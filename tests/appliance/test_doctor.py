@@ -17,7 +17,8 @@ from sqlalchemy import insert
 
 from appliance.catalogue import open_catalogue, packages
 from appliance.catalogue.tables import event
-from appliance.doctor import check_clock, check_console, check_coordinator, check_gpu, check_packages, check_sources
+from appliance.doctor import check_clock, check_console, check_gpu, check_packages
+from appliance.neighbours import check_coordinator, check_sources
 from appliance.settings import Settings, load
 
 

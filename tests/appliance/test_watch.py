@@ -16,7 +16,7 @@ from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import NewResult
 from appliance.catalogue.tables import job, result
 from appliance.catalogue.tables import outbox as outbox_table
-from appliance.doctor import Check
+from appliance.neighbours import Check
 from appliance.objective import LEAST
 from appliance.settings import Settings, parse
 from appliance.watch import Watch, alarms_now, facts
