@@ -51,6 +51,11 @@ def package_of(connection: Connection, job_id: str) -> str:
     return str(connection.execute(select(job.c.package).where(job.c.id == job_id)).scalar() or "")
 
 
+def packages(connection: Connection) -> list[str]:
+    """Return the packages that are installed."""
+    return list(connection.execute(select(package_version.c.package).distinct()).scalars())
+
+
 @dataclass(frozen=True)
 class Waiting:
     """What waits: how many, and since when the oldest."""
