@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from appliance.errors import CurieError
 from appliance.neighbours import (
     Check,
+    check_alerts,
     check_collector,
     check_coordinator,
     check_destinations,
     check_messages,
     check_sources,
+    check_tracing,
     check_worklists,
 )
 from appliance.settings import Settings
@@ -56,6 +58,8 @@ def examine(settings: Settings) -> list[Check]:
         check_kit,
         check_coordinator,
         check_collector,
+        check_alerts,
+        check_tracing,
     ]
     found: list[Check] = []
     for check in checks:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
-from appliance.errors import DeliveryFailed, Missing
+from appliance.errors import DeliveryFailed, Missing, Unreachable
 from appliance.settings import Destination, MessageReceiver, Settings
+
+PORTS = {"http": 80, "https": 443, "smtp": 25, "smtps": 465}
+CONNECT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -113,6 +118,40 @@ def check_collector(settings: Settings) -> list[Check]:
     if not settings.audit.syslog:
         return []
     return [_asked("audit collector", answer, "Check audit.syslog and its ?ca=; messages wait meanwhile")]
+
+
+def check_alerts(settings: Settings) -> list[Check]:
+    """Webhook and mail server take connections, where they are named; nothing is sent."""
+    named = {"webhook": settings.alerts.webhook, "smtp": settings.alerts.smtp}
+    return [
+        _asked(f"alerts {way}", partial(_connected, url), f"Let this host reach it, or mend alerts.{way}; alarms wait")
+        for way, url in named.items()
+        if url
+    ]
+
+
+def check_tracing(settings: Settings) -> list[Check]:
+    """The collector of traces takes connections, where one is named; nothing is sent."""
+    if not settings.tracing.otlp:
+        return []
+    remedy = "Let this host reach it, or mend tracing.otlp; traces are lost meanwhile"
+    return [_asked("tracing", partial(_connected, settings.tracing.otlp), remedy)]
+
+
+def _connected(url: str) -> str:
+    """Connect, with TLS where it is asked for; the path may be a secret and is not said. Raises Unreachable."""
+    place = urlsplit(url)
+    try:
+        host, port = place.hostname or "localhost", place.port or PORTS[place.scheme]
+        with socket.create_connection((host, port), CONNECT_S) as plain:
+            if place.scheme in ("https", "smtps"):
+                context = ssl.create_default_context()
+                if place.scheme == "smtps":  # as the mail itself is sent: whoever answers there
+                    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                context.wrap_socket(plain, server_hostname=host).close()
+    except (OSError, ValueError) as error:
+        raise Unreachable(f"{place.hostname}: {error}") from None
+    return f"{host}:{port} takes connections"
 
 
 def _asked(name: str, ask: Callable[[], str], remedy: str) -> Check:

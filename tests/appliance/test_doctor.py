@@ -18,8 +18,10 @@ from sqlalchemy import insert
 from appliance.catalogue import open_catalogue, packages
 from appliance.catalogue.tables import event
 from appliance.doctor import check_clock, check_console, check_gpu, check_packages
-from appliance.neighbours import check_coordinator, check_sources
+from appliance.neighbours import check_alerts, check_coordinator, check_sources, check_tracing
 from appliance.settings import Settings, load
+from tests.certificates import Authority
+from tests.web_server import WebServer
 
 
 def settings_of(folder: Path, text: str) -> Settings:
@@ -132,3 +134,35 @@ def test_a_package_says_what_it_runs_on_and_a_gpu_that_is_not_used_is_trouble(
     (look,) = check_packages(settings)
     assert not look.ok
     assert "though there is a GPU" in look.text
+
+
+def test_who_is_told_of_alarms_must_take_connections_and_hears_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        text = (
+            f'[alerts]\nwebhook = "http://127.0.0.1:{port}/hooks/secret"\nsmtp = "smtp://127.0.0.1:{port}?to=a@b.org"\n'
+            f'[tracing]\notlp = "http://127.0.0.1:{port}"\n'
+        )
+        settings = settings_of(tmp_path, text)
+        found = [*check_alerts(settings), *check_tracing(settings)]
+        assert [(one.name, one.ok) for one in found] == [
+            ("alerts webhook", True), ("alerts smtp", True), ("tracing", True)
+        ]  # fmt: skip
+        for _ in found:
+            heard, _address = server.accept()
+            with heard:
+                assert heard.recv(1) == b""
+    webhook, smtp, tracing = [*check_alerts(settings), *check_tracing(settings)]
+    assert (webhook.ok, smtp.ok, tracing.ok) == (False, False, False)
+    assert "refused" in webhook.text
+    assert "secret" not in f"{webhook}"
+
+
+def test_a_webhook_s_certificate_must_be_trusted(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = WebServer(lambda request: (200, []), authority.for_address("127.0.0.1"))
+    server.start()
+    (look,) = check_alerts(settings_of(tmp_path, f'[alerts]\nwebhook = "https://127.0.0.1:{server.port}/"\n'))
+    server.stop()
+    assert "certificate" in look.text.lower()
+    assert (look.ok, server.requests) == (False, [])
