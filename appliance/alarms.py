@@ -176,8 +176,14 @@ def _untold(facts: Facts) -> list[Alarm]:
 
 def _checks(facts: Facts) -> list[Alarm]:
     return [
-        Alarm(f"check {one['name']}", f"{one['name']}: {one['text']}.", f"{one['remedy']}.") for one in facts.checks
+        Alarm(f"check {one['name']}", ended(f"{one['name']}: {one['text']}"), ended(one["remedy"]))
+        for one in facts.checks
     ]
+
+
+def ended(text: str) -> str:
+    """Return a text with one mark at its end."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def slowest(told: Answered) -> str:

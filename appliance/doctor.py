@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from appliance.errors import CurieError
+from appliance.errors import CurieError, Missing
 from appliance.neighbours import (
     Check,
     check_alerts,
@@ -28,11 +28,14 @@ from appliance.settings import Settings
 from appliance.this_host import clock_is_kept, gpus
 
 if TYPE_CHECKING:
+    from appliance.catalogue import Catalogue
     from models.registry import Registry
 
 SLOW_SYNC_S = 0.1
 CLOCK_S = 2.0
 CERTIFICATE_DAYS = 30
+UNOPENED = "not looked at: the catalogue does not open"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GIB = 1024**3
 
 
@@ -110,10 +113,8 @@ def check_sync(settings: Settings) -> Check:
 
 def check_catalogue(settings: Settings) -> Check:
     """The catalogue opens and has this version's schema."""
-    from appliance.catalogue import open_catalogue
-
     try:
-        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        catalogue = _opened(settings)
         version = catalogue.version()
         catalogue.close()
     except CurieError as error:
@@ -121,21 +122,35 @@ def check_catalogue(settings: Settings) -> Check:
     return Check("catalogue", True, f"schema {version}")
 
 
+def _opened(settings: Settings) -> Catalogue:
+    """Open the catalogue. Raises CurieError, whatever is in its way."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from appliance.catalogue import open_catalogue
+
+    try:
+        return open_catalogue(settings.catalogue_url, settings.data_dir)
+    except OSError as error:
+        raise Missing(f"{error.filename or settings.data_dir}: {error.strerror}") from None
+    except SQLAlchemyError as error:
+        raise Missing(f"what lies at catalogue.url cannot be used ({type(error).__name__})") from None
+
+
 def check_clock(settings: Settings) -> Check:
     """This host's clock goes with the catalogue's: leases and the order of events rest on it."""
-    from appliance.catalogue import events, open_catalogue
+    from appliance.catalogue import events
 
     remedy = "Let a time server keep this host's clock (chrony or systemd-timesyncd)"
     try:
-        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        catalogue = _opened(settings)
         with catalogue.read() as connection:
             ahead_s = events.clock_ahead_s(connection)
         catalogue.close()
     except CurieError:
-        ahead_s = 0.0  # check_catalogue has said so
+        return Check("clock", False, UNOPENED, "See catalogue")
     if ahead_s > CLOCK_S:
         return Check("clock", False, f"the catalogue is {ahead_s:.0f} s ahead of this host", remedy)
-    kept = {True: "follows a time server", False: f"the kernel knows of no time server. {remedy}", None: "unknown"}
+    kept = {True: "follows a time server", False: "the kernel knows of no time server", None: "unknown"}
     return Check("clock", True, f"goes with the catalogue; {kept[clock_is_kept()]}")
 
 
@@ -178,14 +193,16 @@ def check_port(settings: Settings) -> Check:
 
 
 def check_console(settings: Settings) -> Check:
-    """The console answers, or its port is free."""
+    """The console answers, or its port is free; where others may read along, the line says so."""
     place = settings.console
+    open_ = place.host not in LOOPBACK and not (place.url or "").startswith("https:")
+    remark = "; other hosts reach it, and console.url names no https: passwords go in the clear" if open_ else ""
     try:
         with urllib.request.urlopen(f"http://{place.host}:{place.port}/healthz", timeout=3) as answer:
-            return Check("console", True, f"answers on port {place.port} ({answer.status})")
+            return Check("console", True, f"answers on port {place.port} ({answer.status}){remark}")
     except urllib.error.HTTPError as error:
         if error.code == 503:  # it is ours, and says that something else is not well
-            return Check("console", True, f"answers on port {place.port}; not all processes beat")
+            return Check("console", True, f"answers on port {place.port}; not all processes beat{remark}")
         text = f"port {place.port}: something else answers there"
     except OSError:
         with socket.socket() as probe:
@@ -195,7 +212,7 @@ def check_console(settings: Settings) -> Check:
             except OSError as error:
                 text = f"port {place.port}: {error.strerror}"
             else:
-                return Check("console", True, f"port {place.port} is free; `curie up` will serve it there")
+                return Check("console", True, f"port {place.port} is free; `curie up` will serve it there{remark}")
     return Check("console", False, text, "Stop what listens there, or change console.port")
 
 
@@ -245,11 +262,18 @@ def check_routes(settings: Settings) -> Check:
 
 def check_packages(settings: Settings) -> list[Check]:
     """Every package that a route names is active, signed and whole, and what runs unsigned is named."""
-    from appliance.catalogue import open_catalogue
     from models.registry import open_registry
+    from models.signing import trust_of
 
+    try:
+        trust_of(settings)
+    except CurieError as error:
+        return [Check("trusted keys", False, str(error), "Put the key there, or take it out; no package is looked at")]
+    try:
+        catalogue = _opened(settings)
+    except CurieError:
+        return [Check("packages", False, UNOPENED, "See catalogue")]
     found = []
-    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
     try:
         registry = open_registry(settings, catalogue)
         for name in sorted({route.package for route in settings.routes}):

@@ -244,7 +244,21 @@ def _sentence(error: ValidationError, file: Path) -> str:
     return f"{file}: {key} = {first['input']!r} is not allowed: {text}"
 
 
+def _check_ports(settings: Settings, file: Path) -> None:
+    receiver, coordinator = settings.receiver, settings.coordinator
+    ours = {"receiver.port": receiver.port, "console.port": settings.console.port}
+    ours |= {"receiver.tls.port": receiver.tls.port} if receiver.tls else {}
+    ours |= {"receiver.stow_port": receiver.stow_port} if receiver.stow else {}
+    ours |= {"coordinator.port": coordinator.port} if coordinator else {}
+    taken: dict[int, str] = {}
+    for key, port in ours.items():
+        if port in taken:
+            raise SettingsError(f"{file}: {key} = {port} is {taken[port]} too; give each a port of its own")
+        taken[port] = key
+
+
 def _check_references(settings: Settings, file: Path) -> None:
+    _check_ports(settings, file)
     for table in ("destinations", "routes", "worklists", "messages"):
         names = [item.name for item in getattr(settings, table)]
         twice = {n for n in names if names.count(n) > 1}

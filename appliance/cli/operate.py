@@ -194,6 +194,7 @@ def _print_status(told: dict[str, Any]) -> None:
 
 def doctor(json: JsonOption = False, config: ConfigOption = None) -> None:
     """Check settings, disk, ports, broker, catalogue, models and destinations; each with its remedy."""
+    from appliance.alarms import ended
     from appliance.doctor import examine
 
     settings = load(config)
@@ -204,7 +205,7 @@ def doctor(json: JsonOption = False, config: ConfigOption = None) -> None:
     for one in [] if json else found:
         mark = {True: "[green]ok[/]  ", False: "[red]FAIL[/]"}[one.ok]
         console.print(f"{mark} {one.name}: ", end="")
-        console.print(one.text if one.ok else f"{one.text}. {one.remedy}", markup=False)
+        console.print(one.text if one.ok else f"{ended(one.text)} {one.remedy}", markup=False)
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 

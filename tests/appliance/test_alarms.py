@@ -55,7 +55,7 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     (
         {"untold": {"webhook": ago(minutes=3)}},
         "alerts webhook",
-        f"Alarms could not be told by webhook since {ago(minutes=3).astimezone():%Y-%m-%d %H:%M}. `curie doctor` says why (alerts.webhook)",
+        f"told by webhook since {ago(minutes=3).astimezone():%Y-%m-%d %H:%M}. `curie doctor` says why (alerts.webhook)",
     ),
     (
         {"checks": [{"name": "certificate a.crt", "text": "2 days left", "remedy": "Renew it"}]},

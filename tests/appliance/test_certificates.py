@@ -69,3 +69,12 @@ def test_fingerprints_in_settings_are_checked_and_written_one_way(tmp_path: Path
     assert parse(text % "sha256:123", tmp_path / "curie.toml").impossible_fingerprints() == ["CT1"]
     with pytest.raises(SettingsError, match="fingerprint"):
         parse(text % "md5:123", tmp_path / "curie.toml")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "curie.toml"
+    file.write_text(TLS)
+    Authority(tmp_path / "tls").issue("curie")
+    (tmp_path / "tls" / "ca.pem").unlink()
+    (look,) = check_tls(parse(TLS, file))
+    assert f"receiver.tls.ca: {tmp_path}/tls/ca.pem cannot be read" in look.text

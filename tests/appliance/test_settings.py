@@ -222,3 +222,13 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     file.write_text("[receiver]\nport = 4242\n")
     monkeypatch.setenv("CURIE_CONFIG", str(file))
     assert load().receiver.port == 4242
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["[console]\nport = 11112\n", "[receiver]\nstow = true\nstow_port = 8480\n", "[receiver]\nport = 8480\n"],
+)
+def test_two_of_our_ports_are_never_one(tmp_path: Path, more: str) -> None:
+    with pytest.raises(SettingsError, match="give each a port of its own"):
+        parse(more, tmp_path / "curie.toml")
+    parse("[receiver]\nstow_port = 8480\n", tmp_path / "curie.toml")  # it is not opened
