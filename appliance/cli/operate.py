@@ -81,10 +81,13 @@ def up(config: ConfigOption = None) -> None:
     """Run all processes on this host, restart what dies, until SIGTERM or Ctrl-C."""
     from appliance.cli.house import House
     from appliance.log import start_logging
+    from dicom_nodes.receiver import tls_context
 
     file = find_file(config)
     settings = load(file)
     check_settings(settings)
+    if settings.receiver.tls:
+        tls_context(settings.receiver.tls)  # raises SettingsError before anything is started
     start_logging("supervisor")
     house = House(settings, file)
     stop = threading.Event()
