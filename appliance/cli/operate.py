@@ -180,6 +180,8 @@ def _print_status(told: dict[str, Any]) -> None:
     console.print(f"alarms    {len(told['alarms']) or 'none'}")
     for one in told["alarms"][:FIRST]:
         console.print(f"          {one['said']} {one['remedy']}", markup=False)
+    if len(told["alarms"]) > FIRST:
+        console.print(f"          and {len(told['alarms']) - FIRST} more: see the console")
     for name in ("studies", "instances", "jobs", "outbox", "notices", "workitems"):
         if name in ALWAYS_SHOWN or any(told[name].values()):
             console.print(f"{name:9} " + "  ".join(f"{state} {count}" for state, count in told[name].items()))
