@@ -63,6 +63,7 @@ class Facts:
     failed: Mapping[str, int] = field(default_factory=dict)  # jobs, by package, in the last day
     conflicting: int = 0  # images with other pixels under a known UID, in the last day
     fell_back: Sequence[str] = ()  # versions, in the last day
+    untold: Mapping[str, datetime] = field(default_factory=dict)  # ways by which alarms wait to be told, since when
     answers: Sequence[Answered] = ()
     checks: Sequence[Mapping[str, str]] = ()  # name, text, remedy of what `curie doctor` would find wrong
 
@@ -76,7 +77,7 @@ def alarms(facts: Facts, now: datetime) -> list[Alarm]:
     """Return everything that calls for a person now, the worst first; nothing where all is well."""
     of_the_house = [*_processes(facts), *_space(facts)]
     of_the_flow = [*_late(facts, now), *_waiting(facts, now), *_endings(facts)]
-    return [*of_the_house, *of_the_flow, *_models(facts), *_promises(facts), *_checks(facts)]
+    return [*of_the_house, *of_the_flow, *_models(facts), *_promises(facts), *_untold(facts), *_checks(facts)]
 
 
 def _processes(facts: Facts) -> list[Alarm]:
@@ -162,10 +163,27 @@ def _promises(facts: Facts) -> list[Alarm]:
     return found
 
 
+def _untold(facts: Facts) -> list[Alarm]:
+    return [
+        Alarm(
+            f"alerts {way}",
+            f"Alarms could not be told by {way} since {since.astimezone():%Y-%m-%d %H:%M}.",
+            f"`curie doctor` says why (alerts.{way}); they are told when it answers.",
+        )
+        for way, since in facts.untold.items()
+    ]
+
+
 def _checks(facts: Facts) -> list[Alarm]:
     return [
-        Alarm(f"check {one['name']}", f"{one['name']}: {one['text']}.", f"{one['remedy']}.") for one in facts.checks
+        Alarm(f"check {one['name']}", ended(f"{one['name']}: {one['text']}"), ended(one["remedy"]))
+        for one in facts.checks
     ]
+
+
+def ended(text: str) -> str:
+    """Return a text with one mark at its end."""
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def slowest(told: Answered) -> str:

@@ -9,36 +9,34 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from appliance.errors import CurieError, DeliveryFailed, Missing
-from appliance.settings import Destination, MessageReceiver, Settings
+from appliance.errors import CurieError, Missing
+from appliance.neighbours import (
+    Check,
+    check_alerts,
+    check_collector,
+    check_coordinator,
+    check_destinations,
+    check_messages,
+    check_sources,
+    check_tracing,
+    check_worklists,
+)
+from appliance.settings import Settings
 from appliance.this_host import clock_is_kept, gpus
 
 if TYPE_CHECKING:
+    from appliance.catalogue import Catalogue
     from models.registry import Registry
 
 SLOW_SYNC_S = 0.1
 CLOCK_S = 2.0
 CERTIFICATE_DAYS = 30
+UNOPENED = "not looked at: the catalogue does not open"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 GIB = 1024**3
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    ok: bool
-    text: str
-    remedy: str = ""
-
-    def record(self) -> dict[str, Any]:
-        """Return the check as a JSON record."""
-        return asdict(self)
 
 
 def examine(settings: Settings) -> list[Check]:
@@ -63,6 +61,8 @@ def examine(settings: Settings) -> list[Check]:
         check_kit,
         check_coordinator,
         check_collector,
+        check_alerts,
+        check_tracing,
     ]
     found: list[Check] = []
     for check in checks:
@@ -113,10 +113,8 @@ def check_sync(settings: Settings) -> Check:
 
 def check_catalogue(settings: Settings) -> Check:
     """The catalogue opens and has this version's schema."""
-    from appliance.catalogue import open_catalogue
-
     try:
-        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        catalogue = _opened(settings)
         version = catalogue.version()
         catalogue.close()
     except CurieError as error:
@@ -124,21 +122,35 @@ def check_catalogue(settings: Settings) -> Check:
     return Check("catalogue", True, f"schema {version}")
 
 
+def _opened(settings: Settings) -> Catalogue:
+    """Open the catalogue. Raises CurieError, whatever is in its way."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from appliance.catalogue import open_catalogue
+
+    try:
+        return open_catalogue(settings.catalogue_url, settings.data_dir)
+    except OSError as error:
+        raise Missing(f"{error.filename or settings.data_dir}: {error.strerror}") from None
+    except SQLAlchemyError as error:
+        raise Missing(f"what lies at catalogue.url cannot be used ({type(error).__name__})") from None
+
+
 def check_clock(settings: Settings) -> Check:
     """This host's clock goes with the catalogue's: leases and the order of events rest on it."""
-    from appliance.catalogue import events, open_catalogue
+    from appliance.catalogue import events
 
     remedy = "Let a time server keep this host's clock (chrony or systemd-timesyncd)"
     try:
-        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        catalogue = _opened(settings)
         with catalogue.read() as connection:
             ahead_s = events.clock_ahead_s(connection)
         catalogue.close()
     except CurieError:
-        ahead_s = 0.0  # check_catalogue has said so
+        return Check("clock", False, UNOPENED, "See catalogue")
     if ahead_s > CLOCK_S:
         return Check("clock", False, f"the catalogue is {ahead_s:.0f} s ahead of this host", remedy)
-    kept = {True: "follows a time server", False: f"the kernel knows of no time server. {remedy}", None: "unknown"}
+    kept = {True: "follows a time server", False: "the kernel knows of no time server", None: "unknown"}
     return Check("clock", True, f"goes with the catalogue; {kept[clock_is_kept()]}")
 
 
@@ -181,14 +193,16 @@ def check_port(settings: Settings) -> Check:
 
 
 def check_console(settings: Settings) -> Check:
-    """The console answers, or its port is free."""
+    """The console answers, or its port is free; where others may read along, the line says so."""
     place = settings.console
+    open_ = place.host not in LOOPBACK and not (place.url or "").startswith("https:")
+    remark = "; other hosts reach it, and console.url names no https: passwords go in the clear" if open_ else ""
     try:
         with urllib.request.urlopen(f"http://{place.host}:{place.port}/healthz", timeout=3) as answer:
-            return Check("console", True, f"answers on port {place.port} ({answer.status})")
+            return Check("console", True, f"answers on port {place.port} ({answer.status}){remark}")
     except urllib.error.HTTPError as error:
         if error.code == 503:  # it is ours, and says that something else is not well
-            return Check("console", True, f"answers on port {place.port}; not all processes beat")
+            return Check("console", True, f"answers on port {place.port}; not all processes beat{remark}")
         text = f"port {place.port}: something else answers there"
     except OSError:
         with socket.socket() as probe:
@@ -198,27 +212,8 @@ def check_console(settings: Settings) -> Check:
             except OSError as error:
                 text = f"port {place.port}: {error.strerror}"
             else:
-                return Check("console", True, f"port {place.port} is free; `curie up` will serve it there")
+                return Check("console", True, f"port {place.port} is free; `curie up` will serve it there{remark}")
     return Check("console", False, text, "Stop what listens there, or change console.port")
-
-
-def check_sources(settings: Settings) -> list[Check]:
-    """Each source that says where it answers takes our C-ECHO."""
-    from dicom_nodes import sender
-
-    found = []
-    for one in settings.sources:
-        if one.host is None or one.port is None:
-            continue
-        name = f"source {one.ae_title}"
-        try:
-            sender.echo(sender.Peer(one.ae_title, one.ae_title, one.host, one.port), settings.sender.ae_title)
-        except DeliveryFailed as error:
-            remedy = f"Let it know the AE title {settings.sender.ae_title}, or mend host and port; catch-up asks there"
-            found.append(Check(name, False, str(error), remedy))
-        else:
-            found.append(Check(name, True, "answers C-ECHO"))
-    return found
 
 
 def check_tls(settings: Settings) -> list[Check]:
@@ -256,32 +251,6 @@ def check_kit(settings: Settings) -> list[Check]:
     return [Check("federation", days >= CERTIFICATE_DAYS, f"its certificate has {days} days left", remedy)]
 
 
-def check_coordinator(settings: Settings) -> list[Check]:
-    """The coordinator takes a connection, where this site takes part; nothing is said to it."""
-    if settings.federation is None:
-        return []
-    host, _, port = settings.federation.target.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), 5).close()
-    except OSError as error:
-        remedy = "Let this host reach it (one outbound port), or mend federation.coordinator; rounds go on without it"
-        return [Check("coordinator", False, f"{settings.federation.target}: {error}", remedy)]
-    return [Check("coordinator", True, f"{settings.federation.target} takes connections")]
-
-
-def check_collector(settings: Settings) -> list[Check]:
-    """The collector of audit messages takes a TLS connection, where one is named; nothing is sent."""
-    from workers.audit_syslog import name_of, opened
-
-    def answer() -> str:
-        with opened(settings.audit.syslog) as stream:
-            return f"{name_of(settings.audit.syslog)} takes {stream.version()}"
-
-    if not settings.audit.syslog:
-        return []
-    return [_asked("audit collector", answer, "Check audit.syslog and its ?ca=; messages wait meanwhile")]
-
-
 def check_routes(settings: Settings) -> Check:
     """There is a route, and someone may send."""
     if not settings.routes:
@@ -293,11 +262,18 @@ def check_routes(settings: Settings) -> Check:
 
 def check_packages(settings: Settings) -> list[Check]:
     """Every package that a route names is active, signed and whole, and what runs unsigned is named."""
-    from appliance.catalogue import open_catalogue
     from models.registry import open_registry
+    from models.signing import trust_of
 
+    try:
+        trust_of(settings)
+    except CurieError as error:
+        return [Check("trusted keys", False, str(error), "Put the key there, or take it out; no package is looked at")]
+    try:
+        catalogue = _opened(settings)
+    except CurieError:
+        return [Check("packages", False, UNOPENED, "See catalogue")]
     found = []
-    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
     try:
         registry = open_registry(settings, catalogue)
         for name in sorted({route.package for route in settings.routes}):
@@ -338,47 +314,3 @@ def _runs_on(registry: Registry, digest: str) -> tuple[str, bool]:
     return f"runs on {last['engine']} {last['precision']}, parity held on {last['at']:%Y-%m-%d}", last[
         "device"
     ] == "cpu"
-
-
-def check_destinations(settings: Settings) -> list[Check]:
-    """Every destination answers C-ECHO, or its DICOMweb address an HTTP request."""
-    from dicom_nodes.dicomweb import probe
-    from dicom_nodes.sender import echo
-
-    def answer(one: Destination) -> str:
-        if one.url:
-            return probe(one)
-        echo(one, settings.sender.ae_title)
-        return "answers C-ECHO"
-
-    remedy = "Results wait meanwhile and are sent when it answers"
-    return [_asked(f"destination {one.name}", partial(answer, one), remedy) for one in settings.destinations]
-
-
-def check_worklists(settings: Settings) -> list[Check]:
-    """Every worklist answers a search."""
-    from dicom_nodes.worklist import probe
-
-    remedy = "Check url, auth and ca; its workitems stay scheduled meanwhile"
-    return [_asked(f"worklist {one.name}", partial(probe, one), remedy) for one in settings.worklists]
-
-
-def check_messages(settings: Settings) -> list[Check]:
-    """HL7 messages can be checked, and every receiver of them takes connections; none is sent."""
-    from dicom_nodes.mllp import probe
-    from dicom_nodes.observation_message import check_there
-
-    def answer(receiver: MessageReceiver) -> str:
-        check_there()
-        return probe(receiver)
-
-    remedy = "Messages wait meanwhile and are sent when it answers"
-    return [_asked(f"messages {one.name}", partial(answer, one), remedy) for one in settings.messages]
-
-
-def _asked(name: str, ask: Callable[[], str], remedy: str) -> Check:
-    """Return what asking somebody outside brought."""
-    try:
-        return Check(name, True, ask())
-    except (DeliveryFailed, Missing) as error:
-        return Check(name, False, str(error), remedy)

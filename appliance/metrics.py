@@ -24,6 +24,8 @@ BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 14400)
 LOOKED_AT = timedelta(days=7)  # of turnaround
 ANSWERS_S = 300.0  # between two looks at so many studies
 ENDS = ("job_completed", "job_unsuitable", "job_failed", "job_cancelled", "job_superseded")
+# what alerts wait for: it stands at 0 before it happens, else Prometheus misses the first
+RARE = ("result_rejected", "commitment_taken_back", "trial_fell_back", "instance_conflicted")
 # kind of event → how a round ended; a site's own answer says it itself
 ROUNDS = {"round_answered": "", "round_held": "held", "round_refused": "too_few"}
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -63,6 +65,10 @@ class Metrics:
             ["package", "outcome"], registry=own,
         )  # fmt: skip
         self.now = Now(settings, self.registry)
+        for kind in RARE:
+            self.events.labels(kind)
+        for route in settings.routes:
+            self.jobs.labels(route.package.partition("@")[0], "failed")
 
     def exposition(self) -> bytes:
         """Return the text that Prometheus reads (version 0.0.4 of its format)."""
@@ -75,6 +81,8 @@ class Metrics:
     def _follow(self) -> None:
         """Count what came since the last time."""
         with self.catalogue.read() as connection:
+            for package in gauges.packages(connection):
+                self.jobs.labels(package, "failed")
             until, _ = gauges.newest(connection)
             for row in gauges.images_after(connection, self.image, until):
                 self.images.labels(row.state).inc(row.images)

@@ -229,10 +229,19 @@ def _known_keys(path: tuple[Any, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def _sentence(error: ValidationError, file: Path) -> str:
+def _key(path: tuple[Any, ...], table: dict[str, Any]) -> str:
+    """Return a path in the file, with the name of what stands in a list in place of its number."""
+    first, *rest = path
+    if rest and isinstance(rest[0], int):
+        entry, own = table[first][rest[0]], "ae_title" if first == "sources" else "name"
+        rest[0] = str(entry.get(own, rest[0]) if isinstance(entry, dict) else rest[0])
+    return ".".join([str(first), *(one for one in rest if isinstance(one, str))])
+
+
+def _sentence(error: ValidationError, table: dict[str, Any], file: Path) -> str:
     first = error.errors()[0]
     path = tuple(first["loc"])
-    key = ".".join(str(p) for p in path)
+    key = _key(path, table)
     if first["type"] == "extra_forbidden":
         known = _known_keys(path[:-1])
         near = difflib.get_close_matches(str(path[-1]), known, 1)
@@ -244,7 +253,21 @@ def _sentence(error: ValidationError, file: Path) -> str:
     return f"{file}: {key} = {first['input']!r} is not allowed: {text}"
 
 
+def _check_ports(settings: Settings, file: Path) -> None:
+    receiver, coordinator = settings.receiver, settings.coordinator
+    ours = {"receiver.port": receiver.port, "console.port": settings.console.port}
+    ours |= {"receiver.tls.port": receiver.tls.port} if receiver.tls else {}
+    ours |= {"receiver.stow_port": receiver.stow_port} if receiver.stow else {}
+    ours |= {"coordinator.port": coordinator.port} if coordinator else {}
+    taken: dict[int, str] = {}
+    for key, port in ours.items():
+        if port in taken:
+            raise SettingsError(f"{file}: {key} = {port} is {taken[port]} too; give each a port of its own")
+        taken[port] = key
+
+
 def _check_references(settings: Settings, file: Path) -> None:
+    _check_ports(settings, file)
     for table in ("destinations", "routes", "worklists", "messages"):
         names = [item.name for item in getattr(settings, table)]
         twice = {n for n in names if names.count(n) > 1}
@@ -331,7 +354,7 @@ def parse(text: str, file: Path) -> Settings:
     try:
         settings = Settings.model_validate(table)
     except ValidationError as error:
-        raise SettingsError(_sentence(error, file)) from None
+        raise SettingsError(_sentence(error, table, file)) from None
     data_dir = (file.absolute().parent / settings.appliance.data_dir.expanduser()).resolve()
     place = settings.appliance.model_copy(update={"data_dir": data_dir})
     receiver = settings.receiver.model_copy(update={"tls": _from_folder(settings.receiver.tls, file.absolute().parent)})

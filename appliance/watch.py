@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,8 +19,9 @@ from sqlalchemy import Connection
 from appliance.alarms import Alarm, Facts, alarms, needed
 from appliance.catalogue import Catalogue, events, flow, gauges, processes
 from appliance.catalogue.connection import now
-from appliance.doctor import check_collector, check_kit, check_tls
+from appliance.doctor import check_kit, check_tls
 from appliance.metrics import ANSWERS_S, promises
+from appliance.neighbours import check_collector
 from appliance.objective import Answered
 from appliance.settings import Settings
 
@@ -50,6 +51,7 @@ def facts(settings: Settings, connection: Connection, at: datetime) -> Facts:
         failed=gauges.failed(connection, at - DAY),
         conflicting=events.count_since(connection, "instance_conflicted", at - DAY),
         fell_back=tuple(_version(one) for one in events.details_since(connection, "trial_fell_back", at - DAY)),
+        untold=_earliest(detail.get("untold", {}) for detail in told),
         answers=tuple({one["route"]: Answered(**one) for detail in told for one in detail.get("answers", ())}.values()),
         checks=tuple({one["name"]: one for detail in told for one in detail.get("checks", ())}.values()),
     )
@@ -60,6 +62,14 @@ def _free_gb(settings: Settings) -> float | None:
         return shutil.disk_usage(settings.data_dir).free / GIB
     except OSError:
         return None
+
+
+def _earliest(told: Iterable[Mapping[str, str]]) -> dict[str, datetime]:
+    """Return each way with the moment since when the first dispatch could not tell by it."""
+    found: dict[str, datetime] = {}
+    for way, since in ((way, datetime.fromisoformat(at)) for one in told for way, at in one.items()):
+        found[way] = min(since, found.get(way, since))
+    return found
 
 
 def _version(detail: Mapping[str, Any]) -> str:
@@ -73,6 +83,7 @@ class Watch:
         self.settings = settings
         self._checks: list[dict[str, str]] = []
         self._answers: list[dict[str, Any]] = []
+        self.untold: dict[str, str] = {}  # way → since when alarms wait there, as whoever tells them found
         self._checked_at = self._answered_at = -math.inf
 
     def look(self, catalogue: Catalogue) -> None:
@@ -90,4 +101,4 @@ class Watch:
 
     def told(self) -> dict[str, Any]:
         """Return what was found last, for the heartbeat."""
-        return {"checks": self._checks, "answers": self._answers}
+        return {"checks": self._checks, "answers": self._answers, "untold": self.untold}

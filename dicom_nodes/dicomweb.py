@@ -26,7 +26,7 @@ from dicom_nodes.contexts import is_uid
 from dicom_nodes.sender import DUPLICATE
 from dicom_nodes.store_transaction import CLASS_NOT_SUPPORTED, SYNTAX_NOT_SUPPORTED
 from dicom_nodes.stow import CLASS_UID, FAILED_SOPS, FAILURE_REASON, INSTANCE_UID, REFERENCED_SOPS
-from dicom_nodes.web import Answer, Body, ask, refusal
+from dicom_nodes.web import MAY_PASS, Answer, Body, ask, refusal
 
 MOST_INSTANCES, MOST_BYTES = 32, 256 * 1024 * 1024  # of one request; a larger instance goes alone
 PIECE = 1024 * 1024
@@ -34,6 +34,7 @@ STORED, SOME_STORED, CONFLICT = 200, 202, 409
 PERHAPS_OF_ONE = (400, 409, 413, 415)  # of a request as a whole, where one instance may be the cause
 WARNING_REASON = "00081196"
 STOW = "STOW-RS"
+SEARCH = "let the PACS accept QIDO-RS at that address, or set find = false"
 
 
 @dataclass(frozen=True)
@@ -165,10 +166,15 @@ def _failure(destination: Destination, reason: int) -> Verdict:
 
 
 def probe(destination: Destination) -> str:
-    """Ask for one study, and store nothing: returns the answer in words. Raises Refused or Unreachable."""
+    """Ask for one study, and store nothing: returns the answer in words. Raises Refused or Unreachable.
+
+    Where `find = true` it must answer a search (QIDO-RS); else any answer of the address will do.
+    """
     answer = ask(destination, destination.url or "", "GET", "/studies", query=[("limit", "1")])
     if answer.status in (200, 204, 206):
         return f"answers QIDO-RS with {answer.status}"
+    if destination.find and answer.status not in MAY_PASS:
+        raise Refused(f"{destination.name} answered QIDO-RS with {answer.status}: {SEARCH}", answer.status)
     if answer.status not in (400, 404, 405, 406, 501):
         raise refusal(destination, answer.status, STOW)
     answer = ask(destination, destination.url or "", "OPTIONS", "/studies")

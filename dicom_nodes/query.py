@@ -5,6 +5,7 @@ A PACS may take its time or lie: waits are short, answers few, and only a count 
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 from pydicom import Dataset
@@ -22,6 +23,7 @@ PATIENT_ID, PATIENT_NAME = 0x00100020, 0x00100010
 PENDING = (0xFF00, 0xFF01)  # PS3.4 Table C.4-1
 SHORT = Timeouts(connect_s=3, answer_s=5, association_s=5)
 MOST_ANSWERS = 20
+NOBODY_S = f"2.25.{uuid.uuid5(uuid.NAMESPACE_URL, 'petite-curie:no study').int}"
 
 
 def count_instances(destination: Destination, our_ae_title: str, study_uid: str) -> int | None:
@@ -49,6 +51,17 @@ def patient_of(destination: Destination, our_ae_title: str, study_uid: str) -> t
     for answer in _answers(destination, our_ae_title, question, study_uid):
         found = (text(answer, PATIENT_ID).strip(), text(answer, PATIENT_NAME).strip())
     return found
+
+
+def probe(destination: Destination, our_ae_title: str) -> str:
+    """Ask about a study that nobody has; returns the answer in words. Raises Unreachable or Refused."""
+    patient_of(destination, our_ae_title, NOBODY_S)
+    return "answers C-FIND"
+
+
+def remedy(our_ae_title: str) -> str:
+    """Return what ends a refusal of our questions."""
+    return f"Let the PACS accept C-FIND from {our_ae_title}, or set find = false"
 
 
 def same_patient(ours: tuple[str, str], theirs: tuple[str, str]) -> bool:

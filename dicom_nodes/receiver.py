@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from appliance.errors import CurieError, Missing, SettingsError
@@ -78,7 +79,9 @@ def _bind(host: str, port: int, key: str) -> socket.socket:
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Return TLS 1.2 or 1.3 with certificates on both sides. Raises SettingsError."""
+    """Return TLS 1.2 or 1.3 with certificates on both sides. Raises SettingsError, with the file that is not there."""
+    for name in ("certificate", "key", "ca"):
+        _require(name, getattr(tls, name))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
@@ -92,6 +95,15 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
             f"receiver.tls: certificate, key or ca cannot be used: {cause}; `curie tls csr` makes a key and a request"
         ) from None
     return context
+
+
+def _require(name: str, file: Path) -> None:
+    try:
+        file.open("rb").close()
+    except OSError as error:
+        raise SettingsError(
+            f"receiver.tls.{name}: {file} cannot be read: {error.strerror}; `curie tls csr` makes a key and a request"
+        ) from None
 
 
 def run_receiver(settings: Settings, explain: Callable[[CurieError], int]) -> int:

@@ -62,7 +62,11 @@ def trust_of(settings: Settings) -> Trust:
     if own.exists():
         named[own] = "this site"
     named |= {path: path.stem for path in settings.models.trusted_keys}
-    keys = {path: read_public_key(path) for path in named}
+    try:
+        keys = {path: read_public_key(path) for path in named}
+    except (Missing, SettingsError) as error:
+        key = next((path for path in settings.models.trusted_keys if str(path) in str(error)), None)
+        raise type(error)(f"models.trusted_keys: {error}" if key else str(error)) from None
     return Trust(
         {key_id(key): key for key in keys.values()},
         {key_id(key): named[path] for path, key in keys.items()},

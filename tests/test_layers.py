@@ -16,7 +16,7 @@ ALLOWED = {
     "models": {"opacus", "appliance", "models"},
     "workers": {"appliance", "dicom_nodes", "models", "workers"},
 }
-FRONT_DOOR = ("appliance/cli/", "appliance/doctor.py", "appliance/console/")
+FRONT_DOOR = ("appliance/cli/", "appliance/doctor.py", "appliance/neighbours.py", "appliance/console/")
 HOMES = {
     "dicom_nodes": {"pydicom", "pynetdicom", "highdicom"},
     "models": {

@@ -40,6 +40,7 @@ class Alerting:
         self.settings, self.catalogue, self.watch = settings, catalogue, watch
         self.ways = ways(settings)
         self.unsent: dict[str, list[Change]] = {name: [] for name in self.ways}
+        self.since: dict[str, str] = {}  # way → since when it fails
         with catalogue.read() as connection:
             self.told = set(events.open_alarms(connection))
         self.before = self.told  # what the last look found
@@ -58,6 +59,7 @@ class Alerting:
         self.before = {one.name for one in found}
         for name, send in self.ways.items():
             self._send(name, send)
+        self.watch.untold = dict(self.since)
 
     def _record(self, new: Change) -> None:
         with self.catalogue.write() as connection:
@@ -74,8 +76,10 @@ class Alerting:
                 send(waiting[0])
             except (OSError, smtplib.SMTPException, ValueError) as error:
                 logger().error("alarm_not_sent", way=name, cause=type(error).__name__, waiting=len(waiting))
+                self.since.setdefault(name, now().isoformat())
                 return
             waiting.pop(0)
+        self.since.pop(name, None)
 
 
 def ways(settings: Settings) -> dict[str, Callable[[Change], None]]:

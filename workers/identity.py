@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from appliance.catalogue.outbox import Parcel
+from appliance.errors import Refused, Unreachable
 from appliance.settings import Destination
 from dicom_nodes.header import read_header
-from dicom_nodes.query import patient_of, same_patient
+from dicom_nodes.query import patient_of, remedy, same_patient
 from dicom_nodes.values import text
 
 STUDY_UID, PATIENT_ID, PATIENT_NAME = 0x0020000D, 0x00100020, 0x00100010
@@ -24,12 +25,15 @@ CONTRADICTS = (
 def contradicted(destination: Destination, our_ae_title: str, parcels: Sequence[Parcel], results: Path) -> list[Parcel]:
     """Return the parcels whose patient the destination calls otherwise; a study unknown there contradicts nothing.
 
-    Raises Unreachable or Refused where it does not answer.
+    Raises Unreachable where it does not answer, a refusal too: that says nothing against the results, and may end.
     """
-    if not destination.find:
+    if not destination.find or destination.url:
         return []
     named = {parcel.sop_instance_uid: _named(results / parcel.path) for parcel in parcels}
-    known = {study: patient_of(destination, our_ae_title, study) for study in {one[0] for one in named.values()}}
+    try:
+        known = {study: patient_of(destination, our_ae_title, study) for study in {one[0] for one in named.values()}}
+    except Refused as refusal:
+        raise Unreachable(f"{refusal}. {remedy(our_ae_title)}") from None
     return [parcel for parcel in parcels if _differs(named[parcel.sop_instance_uid], known)]
 
 

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.catalogue import Catalogue, overview
+from appliance.catalogue import Catalogue, events, overview
+from appliance.catalogue.gauges import REHEARSAL
 from appliance.errors import CurieError, DeliveryFailed, Missing, NotAccepted
 from appliance.settings import Destination, Settings
 from dicom_nodes import read_back, sender
@@ -76,8 +77,11 @@ class Rehearsal:
             told = {"PatientID": PATIENT_ID, "PatientName": PATIENT_NAME, "StudyDescription": "curie rehearse"}
             voxels, affine = template_axial("t1")
             files = write_series(Path(folder), voxels, affine, f"rehearsal-{os.urandom(8).hex()}", **told)
+            study = str(read_header(files[0]).StudyInstanceUID)
+            with self.catalogue.write() as connection:
+                events.record(connection, REHEARSAL, study=study)
             title = self._store(files)
-            self.study = str(read_header(files[0]).StudyInstanceUID)
+            self.study = study
         return f"{len(files)} MR images of a head that is nobody's, as {title}, study {self.study}"
 
     def _store(self, files: list[Path]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from appliance.catalogue.outbox import Parcel
 from appliance.errors import DeliveryFailed, Refused
 from appliance.settings import Destination
-from dicom_nodes import dicomweb, sender
+from dicom_nodes import dicomweb, query, sender
 from dicom_nodes.dicomweb import Shipment, Verdict
 
 
@@ -87,4 +87,12 @@ def probe(destination: Destination, our_ae_title: str, sop_class_uids: Sequence[
         )
     if missing:
         raise DeliveryFailed(f"does not accept {', '.join(missing)}")
-    return "C-ECHO, storage and commitment accepted" if destination.commits else "C-ECHO and storage accepted"
+    accepted = "C-ECHO, storage and commitment accepted" if destination.commits else "C-ECHO and storage accepted"
+    return f"{accepted}, {_found(destination, our_ae_title)}" if destination.find else accepted
+
+
+def _found(destination: Destination, our_ae_title: str) -> str:
+    try:
+        return query.probe(destination, our_ae_title)
+    except Refused as refusal:
+        raise Refused(f"{refusal}. {query.remedy(our_ae_title)}") from None

@@ -23,6 +23,7 @@ from appliance.catalogue.tables import (
 )
 
 AT_ONCE = 5000
+REHEARSAL = "rehearsal_began"  # the event that tells a phantom's study from a patient's
 
 
 def newest(connection: Connection) -> tuple[int, int]:
@@ -49,6 +50,11 @@ def events_after(connection: Connection, seq: int) -> Sequence[Any]:
 def package_of(connection: Connection, job_id: str) -> str:
     """Return the package of a job."""
     return str(connection.execute(select(job.c.package).where(job.c.id == job_id)).scalar() or "")
+
+
+def packages(connection: Connection) -> list[str]:
+    """Return the packages that are installed."""
+    return list(connection.execute(select(package_version.c.package).distinct()).scalars())
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,12 @@ def failed(connection: Connection, since: datetime) -> dict[str, int]:
 
 
 def _failed(since: datetime) -> tuple[Any, ...]:
-    return job.c.state == "failed", job.c.shadow == 0, job.c.finished_at >= since
+    return job.c.state == "failed", job.c.shadow == 0, job.c.finished_at >= since, ~_rehearsed()
+
+
+def _rehearsed() -> Any:
+    """A job on the phantom of `curie rehearse`: no patient's, so it is neither trouble nor turnaround."""
+    return job.c.study_instance_uid.in_(select(event.c.study_instance_uid).where(event.c.kind == REHEARSAL))
 
 
 def engines(connection: Connection) -> Sequence[Any]:
@@ -116,7 +127,7 @@ def turnarounds(connection: Connection, since: datetime, route: str = "") -> lis
         select(outcome.c.route, job, study.c.last_received_at)
         .join(job, job.c.id == outcome.c.job_id)
         .join(study, study.c.study_instance_uid == outcome.c.study_instance_uid)
-        .where(job.c.state == "completed", job.c.shadow == 0, job.c.finished_at >= since)
+        .where(job.c.state == "completed", job.c.shadow == 0, job.c.finished_at >= since, ~_rehearsed())
     )
     if route:
         query = query.where(outcome.c.route == route)

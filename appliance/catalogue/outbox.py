@@ -196,12 +196,16 @@ def put_off(connection: Connection, parcel: Parcel, answer: str, due_at: datetim
 def rejected(connection: Connection, parcel: Parcel, answer: str, now: datetime) -> None:
     """Record a refusal that will not change by itself; the job fails with it."""
     connection.execute(update(outbox).where(outbox.c.id == parcel.id).values(state="rejected", answer=answer))
-    connection.execute(
+    events.record(connection, "result_rejected", job=parcel.job_id, to=parcel.destination, answer=answer)
+    reason = f"{parcel.destination}: {answer}"
+    failed = connection.execute(
         update(job)
         .where(job.c.id == parcel.job_id, job.c.state == "delivering")
-        .values(state="failed", reason=f"{parcel.destination}: {answer}", finished_at=now)
-    )
-    events.record(connection, "result_rejected", job=parcel.job_id, to=parcel.destination, answer=answer)
+        .values(state="failed", reason=reason, finished_at=now)
+        .returning(job.c.study_instance_uid)
+    ).one_or_none()
+    if failed is not None:  # with the first of its results; the others are refused beside it
+        events.record(connection, "job_failed", study=failed.study_instance_uid, job=parcel.job_id, reason=reason)
 
 
 def commitment_asked(

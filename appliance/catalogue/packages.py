@@ -160,8 +160,8 @@ def before_active(connection: Connection, package: str) -> VersionRow:
     row = version(connection, package, number) if number else None
     if row is None:
         raise Missing(
-            f"no version of {package} was active before that no rollback left; `curie models show {package}` tells "
-            f"its history, `curie models rollback {package}@VERSION` names one"
+            f"there is no version of {package} to go back to: none was active before, or a rollback left it already; "
+            f"`curie models show {package}` tells its history, `curie models rollback {package}@VERSION` names one"
         )
     return row
 

@@ -13,7 +13,7 @@ import typer
 
 from appliance.audit import BEGINNING, link
 from appliance.catalogue import audit, events
-from appliance.cli.output import ConfigOption, JsonOption, complain, console, print_json, reading, writing
+from appliance.cli.output import ConfigOption, JsonOption, complain, console, moment, print_json, reading, writing
 from appliance.errors import Missing, SettingsError
 
 app = typer.Typer(no_args_is_help=True, help="The record of what happened, sealed in a hash chain.")
@@ -78,12 +78,16 @@ def of_file(file: Path, head: str) -> dict[str, Any]:
 @app.command()
 def export(
     to: Annotated[Path, typer.Argument(help="File to write: a JSON object a line, oldest first.")],
-    since: Annotated[datetime | None, typer.Option(help="Only what was recorded from then on.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(parser=moment, metavar="DATE", help="Only what was recorded from then on.")
+    ] = None,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Write the chain with its events; the export is itself recorded. No patient's name or number is in it."""
     count = 0
+    if to.exists():
+        raise SettingsError(f"{to} is there already; name another file, an export is never written over")
     with reading(config) as (_, connection), open(to, "x", encoding="utf-8") as out:
         for one in audit.exported(connection, since.astimezone() if since else None):
             out.write(encoding.dumps(one) + "\n")

@@ -12,7 +12,7 @@ import typer
 
 from appliance.catalogue import events, overview
 from appliance.catch_up import chosen, days
-from appliance.cli.output import ConfigOption, JsonOption, complain, console, print_json, reading, writing
+from appliance.cli.output import ConfigOption, JsonOption, complain, console, moment, print_json, reading, writing
 from appliance.errors import DeliveryFailed, Missing, SettingsError
 from appliance.settings import Settings, load
 
@@ -21,8 +21,8 @@ LONGEST = 366  # days at once
 
 def catch_up(
     source: Annotated[str, typer.Argument(help="AE title of a source with host and port in the settings.")],
-    since: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First Study Date.")],
-    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last one; today.")] = None,
+    since: Annotated[datetime, typer.Option(parser=moment, metavar="DATE", help="First Study Date.")],
+    until: Annotated[datetime | None, typer.Option(parser=moment, metavar="DATE", help="Last one; today.")] = None,
     modality: Annotated[
         list[str] | None, typer.Option(help="Only studies with this modality; may be repeated.")
     ] = None,

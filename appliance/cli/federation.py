@@ -161,7 +161,9 @@ def rounds(
     """Show the rounds of the coordinator's lineage: who counted, who did not and why."""
     from workers.coordinator.telling import told_of
 
-    told = told_of(load(config).data_dir, package)
+    settings = load(config)
+    _central(settings)
+    told = told_of(settings.data_dir, package)
     if json:
         print_json(told)
         return

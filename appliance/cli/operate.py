@@ -81,10 +81,13 @@ def up(config: ConfigOption = None) -> None:
     """Run all processes on this host, restart what dies, until SIGTERM or Ctrl-C."""
     from appliance.cli.house import House
     from appliance.log import start_logging
+    from dicom_nodes.receiver import tls_context
 
     file = find_file(config)
     settings = load(file)
     check_settings(settings)
+    if settings.receiver.tls:
+        tls_context(settings.receiver.tls)  # raises SettingsError before anything is started
     start_logging("supervisor")
     house = House(settings, file)
     stop = threading.Event()
@@ -177,6 +180,8 @@ def _print_status(told: dict[str, Any]) -> None:
     console.print(f"alarms    {len(told['alarms']) or 'none'}")
     for one in told["alarms"][:FIRST]:
         console.print(f"          {one['said']} {one['remedy']}", markup=False)
+    if len(told["alarms"]) > FIRST:
+        console.print(f"          and {len(told['alarms']) - FIRST} more: see the console")
     for name in ("studies", "instances", "jobs", "outbox", "notices", "workitems"):
         if name in ALWAYS_SHOWN or any(told[name].values()):
             console.print(f"{name:9} " + "  ".join(f"{state} {count}" for state, count in told[name].items()))
@@ -194,6 +199,7 @@ def _print_status(told: dict[str, Any]) -> None:
 
 def doctor(json: JsonOption = False, config: ConfigOption = None) -> None:
     """Check settings, disk, ports, broker, catalogue, models and destinations; each with its remedy."""
+    from appliance.alarms import ended
     from appliance.doctor import examine
 
     settings = load(config)
@@ -204,7 +210,7 @@ def doctor(json: JsonOption = False, config: ConfigOption = None) -> None:
     for one in [] if json else found:
         mark = {True: "[green]ok[/]  ", False: "[red]FAIL[/]"}[one.ok]
         console.print(f"{mark} {one.name}: ", end="")
-        console.print(one.text if one.ok else f"{one.text}. {one.remedy}", markup=False)
+        console.print(one.text if one.ok else f"{ended(one.text)} {one.remedy}", markup=False)
     if not all(one.ok for one in found):
         raise typer.Exit(1)
 

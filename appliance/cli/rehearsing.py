@@ -44,11 +44,18 @@ def rehearse(
         with catalogue.write() as connection:
             told = {"who": getpass.getuser(), "study": rehearsal.study}
             events.record(connection, "rehearsed", **told, to=destination, passed=passed, steps=len(done))
-        left = rehearsal.clear(getpass.getuser()) if passed and not keep else "nothing was deleted here"
+        left = rehearsal.clear(getpass.getuser()) if passed and not keep else _stays(rehearsal.study)
     finally:
         catalogue.close()
     if json:
         print_json({"destination": destination, "passed": passed, "steps": done, "left": left})
     else:
-        console.print(left, markup=False)
+        console.print(left, markup=False, soft_wrap=True)
     raise typer.Exit(0 if passed else 1)
+
+
+def _stays(study: str) -> str:
+    """Return how the phantom is deleted here, where it came so far."""
+    if not study:
+        return "nothing was received here"
+    return f"the phantom stays here until you delete it:\ncurie studies forget {study} --reason rehearsal"

@@ -55,10 +55,13 @@ def replay(
     With --send a changed package makes a new result set that names its predecessor; an unchanged one sends the
     stored bytes again. Studies of --days are never sent.
     """
-    if bool(study) == bool(days) or (days and send):
-        raise SettingsError("name studies, or --days N without --send: what is sent again is named study by study")
+    if bool(study) == bool(days):
+        raise SettingsError(f"name studies, or --days N of at least 1{'; not both' if study else ''}")
+    if days and send:
+        raise SettingsError("name studies with --send: what is sent again is named study by study")
     settings = load(config)
     with registry(config) as opened:
+        opened.package(package)  # raises before a study is looked for
         chosen = study or _of_days(opened, days)
         found = [replayed(opened, one, package, settings if send else None) for one in chosen]
     if json:

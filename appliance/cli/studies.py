@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from appliance.catalogue import overview, packages
 from appliance.cli import replay
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table, reading
+from appliance.errors import Missing
 from appliance.package_life import VersionRow
 from appliance.settings import load
 
@@ -63,6 +65,8 @@ def forget_study(
     try:
         with catalogue.read() as connection:
             uid = overview.find_study(connection, study)
+        if not yes and not sys.stdin.isatty():
+            raise Missing("nothing is deleted: there is no terminal to ask on; say --yes")
         if not yes:
             typer.confirm(f"Delete all that is held of the study {uid}?", abort=True)
         left = forget(settings, catalogue, uid, getpass.getuser(), reason)

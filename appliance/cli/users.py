@@ -121,8 +121,10 @@ def _password(name: str, file: str) -> str:
     if file:
         try:
             text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise Missing(f"--password-file {file} cannot be read: {error}") from None
+        except OSError as error:
+            raise Missing(f"--password-file {file} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise Missing(f"--password-file {file} cannot be read: it is no UTF-8 text") from None
         return text.partition("\n")[0].removesuffix("\r")
     if not sys.stdin.isatty():
         raise Missing("there is no terminal to ask for the password on: give --password-file FILE, or - for stdin")

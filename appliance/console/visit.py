@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl, quote
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from appliance.catalogue import Catalogue, users
 from appliance.catalogue.connection import now
@@ -217,7 +217,9 @@ def who_asks(desk: Desk, request: Request) -> Visitor | None:
 
 
 def to_login(visit: Visit) -> Response:
-    """Send somebody without a session to the page where one begins, and back afterwards."""
+    """Send somebody without a session to the page where one begins, and back afterwards; a program is told."""
+    if visit.request.url.path.startswith("/api/"):
+        return PlainTextResponse("log in first", 401)
     there = f"/login?next={quote(visit.request.url.path)}"
     if visit.in_place:
         return Response(status_code=401, headers={"HX-Redirect": "/login"})

@@ -53,6 +53,11 @@ CASES: list[tuple[dict[str, Any], str, str]] = [
     ({"fell_back": ("a@1.0.1",)}, "model a@1.0.1", "fell back"),
     ({"answers": (LATE,)}, "route brain", "11 minutes, 10 minutes are promised. Most of it is wait (90%)."),
     (
+        {"untold": {"webhook": ago(minutes=3)}},
+        "alerts webhook",
+        f"told by webhook since {ago(minutes=3).astimezone():%Y-%m-%d %H:%M}. `curie doctor` says why (alerts.webhook)",
+    ),
+    (
         {"checks": [{"name": "certificate a.crt", "text": "2 days left", "remedy": "Renew it"}]},
         "check certificate a.crt",
         "certificate a.crt: 2 days left. Renew it.",

@@ -69,3 +69,26 @@ def test_fingerprints_in_settings_are_checked_and_written_one_way(tmp_path: Path
     assert parse(text % "sha256:123", tmp_path / "curie.toml").impossible_fingerprints() == ["CT1"]
     with pytest.raises(SettingsError, match="fingerprint"):
         parse(text % "md5:123", tmp_path / "curie.toml")
+
+
+def test_a_file_that_is_not_there_is_named_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "curie.toml"
+    file.write_text(TLS)
+    Authority(tmp_path / "tls").issue("curie")
+    (tmp_path / "tls" / "ca.pem").unlink()
+    (look,) = check_tls(parse(TLS, file))
+    assert f"receiver.tls.ca: {tmp_path}/tls/ca.pem cannot be read" in look.text
+    up = curie("up", "--config", str(file))
+    assert (up.returncode, "receiver.tls.ca" in up.stderr, len(up.stderr.splitlines())) == (2, True, 1)
+    assert not (tmp_path / "curie-data").exists()
+
+
+def test_a_key_of_another_certificate_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "curie.toml"
+    file.write_text(TLS)
+    Authority(tmp_path / "tls").issue("curie")
+    _, other, _ = Authority(tmp_path / "other").issue("other")
+    (tmp_path / "tls" / "curie.key").write_bytes(other.read_bytes())
+    up = curie("up", "--config", str(file))
+    assert (up.returncode, len(up.stderr.splitlines())) == (2, 1)
+    assert "receiver.tls: certificate, key or ca cannot be used" in up.stderr

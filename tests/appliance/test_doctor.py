@@ -17,8 +17,12 @@ from sqlalchemy import insert
 
 from appliance.catalogue import open_catalogue, packages
 from appliance.catalogue.tables import event
-from appliance.doctor import check_clock, check_console, check_coordinator, check_gpu, check_packages, check_sources
+from appliance.doctor import check_clock, check_console, check_gpu, check_packages, examine
+from appliance.neighbours import check_alerts, check_coordinator, check_sources, check_tracing
 from appliance.settings import Settings, load
+from tests.appliance.cli.in_process import curie
+from tests.certificates import Authority
+from tests.web_server import WebServer
 
 
 def settings_of(folder: Path, text: str) -> Settings:
@@ -131,3 +135,76 @@ def test_a_package_says_what_it_runs_on_and_a_gpu_that_is_not_used_is_trouble(
     (look,) = check_packages(settings)
     assert not look.ok
     assert "though there is a GPU" in look.text
+
+
+def test_who_is_told_of_alarms_must_take_connections_and_hears_nothing(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        text = (
+            f'[alerts]\nwebhook = "http://127.0.0.1:{port}/hooks/secret"\nsmtp = "smtp://127.0.0.1:{port}?to=a@b.org"\n'
+            f'[tracing]\notlp = "http://127.0.0.1:{port}"\n'
+        )
+        settings = settings_of(tmp_path, text)
+        found = [*check_alerts(settings), *check_tracing(settings)]
+        assert [(one.name, one.ok) for one in found] == [
+            ("alerts webhook", True), ("alerts smtp", True), ("tracing", True)
+        ]  # fmt: skip
+        for _ in found:
+            heard, _address = server.accept()
+            with heard:
+                assert heard.recv(1) == b""
+    webhook, smtp, tracing = [*check_alerts(settings), *check_tracing(settings)]
+    assert (webhook.ok, smtp.ok, tracing.ok) == (False, False, False)
+    assert "refused" in webhook.text
+    assert "secret" not in f"{webhook}"
+
+
+def test_a_webhook_s_certificate_must_be_trusted(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server = WebServer(lambda request: (200, []), authority.for_address("127.0.0.1"))
+    server.start()
+    (look,) = check_alerts(settings_of(tmp_path, f'[alerts]\nwebhook = "https://127.0.0.1:{server.port}/"\n'))
+    server.stop()
+    assert "certificate" in look.text.lower()
+    assert (look.ok, server.requests) == (False, [])
+
+
+def test_a_catalogue_that_does_not_open_ends_no_other_check(tmp_path: Path) -> None:
+    route = '[[routes]]\nname = "r"\npackage = "hippocampus"\n'
+    (tmp_path / "file").write_text("")
+    for text in (
+        '[catalogue]\nurl = "nonsense"\n', '[appliance]\ndata_dir = "file/data"\n',
+        f'[catalogue]\nurl = "sqlite:///{tmp_path}/curie.toml"\n',
+    ):  # fmt: skip
+        found = {one.name: one for one in examine(settings_of(tmp_path, text + route))}
+        assert {"catalogue", "clock", "packages", "console", "sources"} <= found.keys()
+        for name in ("catalogue", "clock", "packages"):
+            assert (found[name].ok, bool(found[name].remedy)) == (False, True), found[name]
+        assert "the catalogue does not open" in found["packages"].text
+
+
+def test_a_trusted_key_that_is_not_there_is_no_fault_of_a_package(tmp_path: Path) -> None:
+    text = '[[routes]]\nname = "r"\npackage = "hippocampus"\n[models]\ntrusted_keys = ["gone.pub"]\n'
+    (look,) = check_packages(settings_of(tmp_path, text))
+    assert not look.ok
+    assert look.text.startswith(f"models.trusted_keys: no public key can be read at {tmp_path}/gone.pub")
+
+
+@pytest.mark.parametrize(("more", "said"), [("", True), ('url = "https://curie.example.org"\n', False)])
+def test_a_console_for_everybody_without_tls_is_remarked(tmp_path: Path, free_port: int, more: str, said: bool) -> None:
+    look = check_console(settings_of(tmp_path, f'[console]\nhost = "0.0.0.0"\nport = {free_port}\n{more}'))
+    assert look.ok
+    assert ("in the clear" in look.text) is said
+
+
+def test_a_line_that_is_ok_holds_no_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.doctor.clock_is_kept", lambda: False)
+    look = check_clock(settings_of(tmp_path, ""))
+    assert (look.ok, look.text) == (True, "goes with the catalogue; the kernel knows of no time server")
+
+
+def test_a_sentence_ends_once(tmp_path: Path, free_port: int) -> None:
+    away = f'[[destinations]]\nname = "pacs"\nae_title = "PACS"\nhost = "127.0.0.1"\nport = {free_port}\n'
+    (tmp_path / "curie.toml").write_text(away)
+    said = " ".join(curie("doctor", "--config", str(tmp_path / "curie.toml")).stdout.split())
+    assert "are host and port right? Results wait" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -168,35 +169,35 @@ def test_an_empty_file_has_the_defaults_and_a_uid() -> None:
         ('[receiver]\nport = "x"', ["receiver.port", "'x'"]),
         ('[receiver]\nunknown_sources = "maybe"', ["receiver.unknown_sources", "'maybe'", "'refuse' or 'accept'"]),
         ('[receiver]\nae_title = "MORE THAN SIXTEEN"', ["receiver.ae_title", "1 to 16"]),
-        ('[[sources]]\nae_title = "A"\nhosts = ["10.0.0.0/99"]', ["sources.0.hosts.0", "10.0.0.0/99"]),
+        ('[[sources]]\nae_title = "A"\nhosts = ["10.0.0.0/99"]', ["sources.A.hosts", "10.0.0.0/99"]),
         ("[[sources]]\nhosts = []", ["sources.0.ae_title", "needed"]),
         ('[[destinations]]\nname = "p"', ["'p'", "ae_title and host"]),
         (WEB + 'host = "h"', ["destinations.web.host", "'h'", "either url, or ae_title"]),
         (WEB + "port = 104", ["destinations.web.port", "104"]),
         (WEB + "notify = true", ["destinations.web.notify", "true", "an AE"]),
-        (WEB + 'auth = "digest:x"', ["destinations.0.auth", "'digest:x'", "bearer:FILE"]),
-        (WEB.replace("https", "ftp"), ["destinations.0.url", "ftp://pacs", "https://"]),
-        (WEB.replace("//", "//me:secret@"), ["destinations.0.url", "names no user"]),
+        (WEB + 'auth = "digest:x"', ["destinations.web.auth", "'digest:x'", "bearer:FILE"]),
+        (WEB.replace("https", "ftp"), ["destinations.web.url", "ftp://pacs", "https://"]),
+        (WEB.replace("//", "//me:secret@"), ["destinations.web.url", "names no user"]),
         (WEB.replace("https", "http") + 'auth = "bearer:t"', ["destinations.web.url", "in the clear"]),
         (WEB.replace("https", "http") + 'ca = "c"', ["destinations.web.ca", "without https"]),
         (DESTINATION + 'auth = "bearer:t"', ["destinations.pacs.auth", "without url"]),
         (WORKLIST, ["worklists.w", "scheduled_station, label or workitem_code"]),
         (WORKLIST + 'label = "AI"', ["worklists.w.route", "'r'", "none is set"]),
-        (WORKLIST + "statoin = 1", ["worklists.0.statoin", "known here"]),
+        (WORKLIST + "statoin = 1", ["worklists.w.statoin", "known here"]),
         ('[[routes]]\nname = "r"\npackage = "p"\non_request = true', ["routes.r.on_request", "true", "no worklist"]),
         (MESSAGES + 'routes = ["r"]', ["messages.ris.routes", "'r'", "not a route"]),
-        (MESSAGES + "port = 0", ["messages.0.port", "0"]),
-        (MESSAGES + 'facility = "a|b"', ["messages.0.facility", "a|b"]),
+        (MESSAGES + "port = 0", ["messages.ris.port", "0"]),
+        (MESSAGES + 'facility = "a|b"', ["messages.ris.facility", "a|b"]),
         (MESSAGES + 'ca = "c"', ["messages.ris.ca", "without tls"]),
         (MESSAGES + MESSAGES, ["'ris'", "twice"]),
         (DESTINATION + DESTINATION, ["'pacs'", "twice"]),
         ('[[routes]]\nname = "r"\npackage = "p"\ndestinations = ["x"]', ["'x'", "not a destination", "none is set"]),
-        ('[[routes]]\nname = "r"\npackage = "P!"', ["routes.0.package"]),
+        ('[[routes]]\nname = "r"\npackage = "P!"', ["routes.r.package"]),
         ('[[routes]]\nname = "r"\npackage = "p"\nmatch = { modality = "MR" }', ["match.modality", "DICOM keyword"]),
         ('[[routes]]\nname = "r"\npackage = "p"\nmatch = { Modality = { about = 1 } }', ["min, max, regex"]),
         ('[[routes]]\nname = "r"\npackage = "p"\nmatch = { Modality = { regex = "(" } }', ["regex", "'('"]),
         ('[broker]\nurl = "amqp://x"', ["broker.url", "amqp://x"]),
-        ('[worker]\nbackends = ["cuda"]', ["worker.backends.0", "'cuda'", "'openvino'"]),
+        ('[worker]\nbackends = ["cuda"]', ["worker.backends", "'cuda'", "'openvino'"]),
         ("not toml", ["not valid TOML"]),
     ],
 )
@@ -222,3 +223,27 @@ def test_the_environment_names_the_file(tmp_path: Path, monkeypatch: pytest.Monk
     file.write_text("[receiver]\nport = 4242\n")
     monkeypatch.setenv("CURIE_CONFIG", str(file))
     assert load().receiver.port == 4242
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["[console]\nport = 11112\n", "[receiver]\nstow = true\nstow_port = 8480\n", "[receiver]\nport = 8480\n"],
+)
+def test_two_of_our_ports_are_never_one(tmp_path: Path, more: str) -> None:
+    with pytest.raises(SettingsError, match="give each a port of its own"):
+        parse(more, tmp_path / "curie.toml")
+    parse("[receiver]\nstow_port = 8480\n", tmp_path / "curie.toml")  # it is not opened
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[[sources]]\nae_title = "CT1"\nhosts = ["10.0.0.300"]\n', "sources.CT1.hosts = '10.0.0.300'"),
+        (DESTINATION + "port = 0\n", "destinations.pacs.port = 0"),
+        ('[[sources]]\nhosts = ["10.0.0.1"]\n', "sources.0.ae_title is needed"),
+        (DESTINATION + "colour = 1\n", "unknown setting destinations.pacs.colour"),
+    ],
+)
+def test_what_stands_in_a_list_is_named_and_not_counted(text: str, key: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(key)):
+        parse(text, FILE)

@@ -11,12 +11,12 @@ from sqlalchemy import update
 
 from appliance import watch
 from appliance.alarms import Facts
-from appliance.catalogue import Catalogue, events, jobs, outbox, processes
+from appliance.catalogue import Catalogue, events, gauges, jobs, outbox, processes
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import NewResult
 from appliance.catalogue.tables import job, result
 from appliance.catalogue.tables import outbox as outbox_table
-from appliance.doctor import Check
+from appliance.neighbours import Check
 from appliance.objective import LEAST
 from appliance.settings import Settings, parse
 from appliance.watch import Watch, alarms_now, facts
@@ -98,6 +98,24 @@ def test_what_failed_or_was_rejected_counts_for_a_day_or_until_it_is_tried_again
         jobs.retry(connection, number, now())
     found = seen(settings, catalogue)
     assert (found.rejected, found.failed) == ({}, {})
+
+
+def test_the_phantom_of_a_rehearsal_is_neither_trouble_nor_turnaround(settings: Settings, catalogue: Catalogue) -> None:
+    for n in range(2):
+        number = finished(catalogue, f"7.{n}", 9.0, started_at=now())
+        with catalogue.write() as connection:
+            events.record(connection, "results_written", job=number)
+    with_result(catalogue)
+    with catalogue.write() as connection:
+        (parcel,) = outbox.due(connection, now(), destination="pacs")[-1:]
+        outbox.rejected(connection, parcel, "0xA900", now())
+        assert gauges.failed(connection, now() - timedelta(days=1)) == {"brain": 1}
+        before = len(gauges.turnarounds(connection, now() - timedelta(days=1)))
+        for study in ("1.2", "7.0"):
+            events.record(connection, gauges.REHEARSAL, study=study)
+        since = now() - timedelta(days=1)
+        assert (gauges.failed(connection, since), gauges.rejected(connection, since)) == ({}, {})
+        assert len(gauges.turnarounds(connection, since)) == before - 1
 
 
 def test_a_folder_that_is_away_is_said_and_breaks_nothing(settings: Settings, catalogue: Catalogue) -> None:

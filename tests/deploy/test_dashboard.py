@@ -11,8 +11,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from appliance.alarms import PATIENCE
-from appliance.catalogue import Catalogue
+from appliance.catalogue import Catalogue, packages
+from appliance.catalogue.connection import now
 from appliance.metrics import Metrics
+from appliance.package_life import VersionRow
 from appliance.settings import load
 from tests.deploy.tools import DEPLOY, succeeds, tool
 
@@ -37,7 +39,10 @@ def told(registry: CollectorRegistry) -> set[str]:
 
 @pytest.fixture
 def metrics(catalogue: Catalogue, tmp_path: Path) -> Metrics:
-    (tmp_path / "curie.toml").write_text(f'[appliance]\ndata_dir = "{tmp_path}"\n')
+    route = '[[routes]]\nname = "brain"\npackage = "brain-structures@1.0.0"\n'
+    (tmp_path / "curie.toml").write_text(f'[appliance]\ndata_dir = "{tmp_path}"\n{route}')
+    with catalogue.write() as connection:
+        packages.add(connection, VersionRow("lung-nodule", "1.0.0", "d", "", "active", now(), now()))
     return Metrics(load(tmp_path / "curie.toml"), catalogue)
 
 
@@ -62,4 +67,19 @@ def test_a_rule_is_as_patient_as_the_appliance_itself(metric: str, step: str) ->
 
 
 def test_the_rules_are_rules() -> None:
-    assert "11 rules found" in succeeds(tool("promtool"), "check", "rules", RULES)
+    assert "12 rules found" in succeeds(tool("promtool"), "check", "rules", RULES)
+
+
+def test_the_first_of_a_rare_event_is_told(metrics: Metrics) -> None:
+    """increase() of a counter that appears with its first event is 0: each stands there from the start."""
+    kinds = {kind for one in asked() for kind in re.findall(r'increase\(curie_events_total{kind="(\w+)"}', one)}
+    assert len(kinds) == 4
+    told = metrics.exposition().decode()
+    for kind in kinds:
+        assert f'curie_events_total{{kind="{kind}"}} 0.0' in told
+    for package in ("brain-structures", "lung-nodule"):  # of a route, and of none
+        assert f'curie_jobs_ended_total{{outcome="failed",package="{package}"}} 0.0' in told
+
+
+def test_the_rules_fire_when_they_should() -> None:
+    succeeds(tool("promtool"), "test", "rules", Path(__file__).parent / "alerts.test.yml")

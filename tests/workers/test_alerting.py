@@ -147,9 +147,18 @@ def test_what_could_not_be_told_is_told_later(catalogue: Catalogue, tmp_path: Pa
     let_wait(catalogue, 3600)
     hook.away = True
     steps(alerting)
+    assert standing(alerting) == {"step queued", "alerts webhook"}
     hook.away = False
     alerting.step()
     assert [one["raised"][0]["name"] for one in hook.got] == ["step queued"]
+    assert standing(alerting) == {"step queued"}
+
+
+def standing(alerting: Alerting) -> set[str]:
+    """Return the alarms that everybody sees once dispatch has beaten."""
+    with alerting.catalogue.write() as connection:
+        processes.beat(connection, "dispatch", now(), alerting.watch.told())
+        return {one.name for one in alarms_now(alerting.settings, connection, now())}
 
 
 def test_an_alarm_comes_by_mail(catalogue: Catalogue, tmp_path: Path, post: Mail) -> None:

@@ -16,8 +16,8 @@ from xml.etree.ElementTree import Element
 import pytest
 
 from appliance.catalogue import Catalogue, audit, events
-from appliance.doctor import check_collector
 from appliance.errors import SettingsError
+from appliance.neighbours import check_collector
 from appliance.settings import Settings, load
 from tests.appliance.catalogue.rows import queued_job
 from tests.certificates import Authority

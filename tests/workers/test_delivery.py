@@ -25,7 +25,7 @@ from dicom_nodes.result_classes import LABEL_MAP
 from dicom_nodes.spool import write_durably
 from tests.appliance.catalogue.rows import queued_job
 from tests.phantoms import MR, Phantom, part10, series
-from tests.workers.parcels import CT, DESTINATION, SECONDARY_CAPTURE, by_result, settings_for, waiting_job
+from tests.workers.parcels import CT, DESTINATION, SECONDARY_CAPTURE, by_result, happened, settings_for, waiting_job
 from workers.delivery import Delivery, backoff_s
 
 SETTINGS = """
@@ -140,6 +140,7 @@ def test_a_refusal_is_shown_and_retried_on_request(
     assert states(catalogue) == ["rejected", "rejected"]
     assert "0xA900" in rows(catalogue)[0].answer
     assert job_state(catalogue, job) == "failed"
+    assert (happened(catalogue, "result_rejected"), happened(catalogue, "job_failed")) == (2, 1)
     monkeypatch.undo()
     pacs.stop()
     pacs.start()

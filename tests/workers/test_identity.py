@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 from sqlalchemy import select
+from typer.testing import CliRunner
 
 from appliance.catalogue import Catalogue
 from appliance.catalogue.tables import outbox as outbox_table
-from appliance.settings import Settings, parse
+from appliance.cli import app
+from appliance.neighbours import check_destinations
+from appliance.settings import Settings, load, parse
+from dicom_nodes.result_classes import BY_ROLE
 from tests.phantoms import MR
 from tests.workers.test_delivery import job, make_due, settings, states  # noqa: F401 - fixtures
 from workers.delivery import Delivery
@@ -32,12 +36,12 @@ find = true
 class FindingPacs:
     """A PACS that stores, and calls every study's patient as it is told."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, classes: tuple[str, ...] = (StudyRootQueryRetrieveInformationModelFind, MR)) -> None:
         self.patient: tuple[str, str] | None = None
         self.stored: list[str] = []
         ae = AE(ae_title="PACS")
-        ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
-        ae.add_supported_context(MR)
+        for one in classes:
+            ae.add_supported_context(one)
         handlers = [(evt.EVT_C_FIND, self._find), (evt.EVT_C_STORE, self._store)]
         self.server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
 
@@ -99,3 +103,39 @@ def test_another_patient_holds_the_results_back_until_the_pacs_agrees(
     make_due(catalogue)
     delivery.step()
     assert states(catalogue) == ["delivered", "delivered"]
+
+
+def test_a_pacs_that_refuses_our_questions_lets_results_wait(
+    settings: Settings,  # noqa: F811
+    delivery: Delivery,
+    catalogue: Catalogue,
+    job: str,  # noqa: F811
+) -> None:
+    port = settings.destinations[0].port
+    deaf = FindingPacs(port, (MR,))
+    delivery.step()
+    deaf.server.shutdown()
+    assert states(catalogue) == ["waiting", "waiting"]
+    with catalogue.read() as connection:
+        answers = list(connection.execute(select(outbox_table.c.answer)).scalars())
+    assert answers[0].endswith("FIND. Let the PACS accept C-FIND from CURIE, or set find = false")
+    listens = FindingPacs(port)
+    make_due(catalogue)
+    delivery.step()
+    listens.server.shutdown()
+    assert states(catalogue) == ["delivered", "delivered"]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_doctor_and_destinations_test_ask_where_find_is_true(tmp_path: Path, free_port: int, answers: bool) -> None:
+    file = tmp_path / "curie.toml"
+    file.write_text(FINDING.format(port=free_port) + "commitment = false\n")
+    classes = (Verification, BY_ROLE["SEG"], BY_ROLE["SR"])
+    pacs = FindingPacs(free_port, (*classes, StudyRootQueryRetrieveInformationModelFind) if answers else classes)
+    told = CliRunner().invoke(app, ["destinations", "test", "--config", str(file)])
+    there, asked = check_destinations(load(file))
+    pacs.server.shutdown()
+    assert (there.ok, asked.ok, told.exit_code) == (True, answers, int(not answers)), told.output
+    assert answers or asked.remedy.startswith("Let the PACS accept C-FIND from CURIE, or set find = false")
+    assert ("answers C-FIND" in told.output) is answers
+    assert ("or set find = false" in " ".join(told.output.split())) is not answers

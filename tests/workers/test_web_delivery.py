@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from appliance.catalogue import Catalogue, outbox, overview
 from appliance.cli import app
 from appliance.errors import Refused, Unreachable
+from appliance.neighbours import check_destinations
 from appliance.settings import Settings, parse
 from dicom_nodes import dicomweb, web
 from dicom_nodes.result_classes import LABEL_MAP
@@ -322,3 +323,20 @@ def test_the_command_covers_both_kinds(tmp_path: Path, server: WebServer) -> Non
     done = CliRunner().invoke(app, ["destinations", "test", "--json", "--config", str(file)])
     assert done.exit_code == 1
     assert "401" in json.loads(done.output)[0]["answer"]
+
+
+def test_find_beside_a_url_asks_nobody(tmp_path: Path, catalogue: Catalogue, server: WebServer) -> None:
+    settings = settings_of(tmp_path, server.url, "find = true")
+    job = waiting_job(catalogue, settings)
+    Delivery(settings, catalogue).step()
+    assert job_state(catalogue, job) == "completed"
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_web_destination_with_find_must_answer_a_search(tmp_path: Path, status: int) -> None:
+    server = WebServer(lambda request: (status if request.method == "GET" else 200, []))
+    server.start()
+    (there,) = check_destinations(settings_of(tmp_path, server.url, "find = true"))
+    server.stop()
+    assert there.ok is (status == 200)
+    assert ("set find = false" in there.text) is (status == 404)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -56,7 +57,13 @@ def _told(visit: Visit) -> dict[str, Any]:
         series = flow.series_of(connection, uid)
     happened.sort(key=lambda one: one["seq"])
     goes_on = not told["outcomes"] or any(one["outcome"] == "pending" for one in told["outcomes"])
-    return {"study": told, "series": series, "line": _line(happened), "happened": happened, "goes_on": goes_on}
+    return {
+        "study": told,
+        "series": series,
+        "lines": _lines(told["outcomes"], happened),
+        "happened": happened,
+        "goes_on": goes_on,
+    }
 
 
 def _fill(outcome: dict[str, Any]) -> None:
@@ -67,14 +74,34 @@ def _fill(outcome: dict[str, Any]) -> None:
     outcome["drawn"] = any(one["role"] == "SEG" for one in outcome["results"])
 
 
-def _line(happened: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the words of the straight line with first and last time and how often, and those not reached yet."""
+def _lines(outcomes: Sequence[Mapping[str, Any]], happened: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the way of each job that a route asks for now; of the study alone where there is none.
+
+    What replays and shadows do is no part of it.
+    """
+    asked = {one["job"]: f"{one['package']}@{one['version']}" for one in outcomes if one["route"] and one["job"]}
+    if not asked:
+        return [{"title": "", "steps": _steps([one for one in happened if not one["job_id"]])}]
+    return [
+        {"title": title if len(asked) > 1 else "", "steps": _steps(_of_job(happened, job))}
+        for job, title in asked.items()
+    ]
+
+
+def _of_job(happened: Sequence[Mapping[str, Any]], job: str) -> list[Mapping[str, Any]]:
+    """Return what happened to a job, and to its study before the job started: what came later was not for it."""
+    started = next((one["seq"] for one in happened if one["job_id"] == job and one["kind"] == "job_started"), math.inf)
+    return [one for one in happened if one["job_id"] == job or (not one["job_id"] and one["seq"] < started)]
+
+
+def _steps(happened: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the words of the straight line with the last time and how often, and those not reached yet."""
     found: list[dict[str, Any]] = []
     before: datetime | None = None
     for kind, word in LINE.items():
         of_kind = [one["at"] for one in happened if one["kind"] == kind]
         last = of_kind[-1] if of_kind else None
-        took = (last - before).total_seconds() if last and before else None
+        took = (last - before).total_seconds() if last and before and last >= before else None
         found.append({"word": word, "at": last, "times": len(of_kind), "took": took})
         before = last or before
     return found

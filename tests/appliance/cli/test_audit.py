@@ -55,7 +55,7 @@ def test_an_export_is_looked_at_without_the_catalogue(home: Path, tmp_path: Path
     path = home / "out.jsonl"
     path.write_text(path.read_text().replace("job_queued", "job_cancelled", 1))
     assert verified(home, "--file", "out.jsonl")[0] == 1
-    assert curie("audit", "export", "out.jsonl", cwd=home).returncode == 1  # it is there already
+    assert curie("audit", "export", "out.jsonl", cwd=home).returncode == 2  # it is there already
     path.write_text("no chain")
     ran = curie("audit", "verify", "--file", "out.jsonl", cwd=home)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (3, 1)

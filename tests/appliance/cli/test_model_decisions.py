@@ -46,7 +46,7 @@ def test_rollbacks_go_back_one_promote_each_and_stop(registry: Registry, shipped
         promote(registry, f"brain-structures@{number}")
     assert decide(registry, "rollback", "brain-structures") == "9.1.0"
     assert decide(registry, "rollback", "brain-structures") == shipped.version
-    with pytest.raises(Missing, match="that no rollback left"):
+    with pytest.raises(Missing, match=r"no version of .* to go back to: none was active before"):
         decide(registry, "rollback", "brain-structures")
     assert decide(registry, "rollback", "brain-structures@9.2.0") == "9.2.0"
 

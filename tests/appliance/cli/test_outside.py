@@ -16,7 +16,7 @@ from appliance.catalogue.connection import now
 from appliance.catalogue.tables import job as job_table
 from appliance.catalogue.tables import outbox as outbox_table
 from appliance.cli import app
-from appliance.doctor import check_destinations, check_messages, check_worklists
+from appliance.neighbours import check_destinations, check_messages, check_worklists
 from appliance.settings import Settings, load
 from dicom_nodes import observation_message
 from tests.mllp_listener import Listener

@@ -146,3 +146,8 @@ def test_an_account_that_is_removed_lets_nobody_in(outside: TestClient, anna: st
     with catalogue.write() as connection:
         users.remove(connection, anna)
     assert outside.get("/").status_code == 303
+
+
+def test_a_program_without_a_session_is_told_so(outside: TestClient) -> None:
+    answer = outside.get("/api/status")
+    assert (answer.status_code, answer.text) == (401, "log in first")

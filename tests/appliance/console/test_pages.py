@@ -36,6 +36,9 @@ def filled(path: str, job: str = "none") -> str:
 def test_no_page_without_a_session(outside: TestClient) -> None:
     for path, method, _, _ in PAGES:
         answer = outside.request(method, filled(path), data={"token": "x"} if method == "POST" else None)
+        if path.startswith("/api/"):
+            assert answer.status_code == 401, path
+            continue
         assert answer.status_code == 303, path
         assert answer.headers["location"].startswith("/login")
     assert outside.get("/live").status_code == 401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,17 @@ import pytest
 from PIL import Image
 from sqlalchemy import text
 
-from appliance.catalogue import Catalogue, jobs, overview, routing
+from appliance.catalogue import Catalogue, jobs, outbox, overview, routing
 from appliance.catalogue.connection import now
+from appliance.catalogue.jobs import NewResult
+from appliance.catalogue.routing import RoutedPackage
 from appliance.routing import RouteDecision
 from appliance.settings import Settings
 from tests.appliance.catalogue.rows import PACKAGE, instance, queued_job, receive
-from tests.appliance.console.conftest import Enter
+from tests.appliance.console.conftest import SERIES_OF_PHANTOM, Enter
 from tests.appliance.console.visits import on_record, said, send
 
+RESULT_OF_REPLAY = [NewResult("2.25.8", "1.2", "2.25.9", "SEG", "replay.dcm", "cd" * 32, 1)]
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 EXPECTED = (
     "● complete", "● results", "○ delivered not yet", "brain@1.0.0 ▸ delivering", "Brain Volume 13.25 ml",
@@ -29,6 +33,35 @@ PATIENT = ("Phantom Head", "PH-1", "1867-11-07", "A1914", "ACC-12345")
 def test_a_finished_study_shows_its_way_results_and_passport(enter: Enter, finished: str) -> None:
     shown = said(enter().get("/studies/1.2.3"))
     assert [one for one in EXPECTED if one not in shown] == [], shown
+
+
+def test_a_replay_is_no_part_of_a_study_s_way(enter: Enter, catalogue: Catalogue, finished: str) -> None:
+    with catalogue.write() as connection:
+        (sent,) = outbox.due(connection, now())
+        outbox.delivered(connection, sent, "0x0000", now(), now())
+        summary = routing.study_summary(connection, "1.2.3")
+        decision = RouteDecision("job", "", (("image", SERIES_OF_PHANTOM),))
+        other = RoutedPackage("", "other", "2.0.0", "d2", (), 29, shadow=True)
+        routing.open_shadow(connection, summary, other, decision, now())
+        held = jobs.claim(connection, "worker", now())
+        assert held is not None
+        jobs.commit_results(connection, held, RESULT_OF_REPLAY, {}, {"engine": "e", "findings": []}, now())
+    way = said(enter().get("/studies/1.2.3")).partition("Outcomes")[0]
+    assert "times" not in way
+    assert "-" not in re.sub(r"20\d\d-\d\d-\d\d", "", way.partition("Its way")[2])
+
+
+def test_each_job_has_a_line_of_its_own(enter: Enter, catalogue: Catalogue, finished: str) -> None:
+    with catalogue.write() as connection:
+        summary = routing.study_summary(connection, "1.2.3")
+        decision = RouteDecision("job", "", (("image", SERIES_OF_PHANTOM),))
+        other = RoutedPackage("second", "other", "2.0.0", "d2", ("pacs",), 9)
+        routing.record_decision(connection, summary, other, decision, now())
+    way = said(enter().get("/studies/1.2.3")).partition("Outcomes")[0]
+    first, second = way.partition("Its way")[2].split("other@2.0.0")
+    assert "brain@1.0.0" in first
+    assert ("● results" in first, "● started" in first) == (True, True)
+    assert ("○ started not yet" in second, "● routed" in second) == (True, True)
 
 
 @pytest.mark.parametrize(
