@@ -101,6 +101,18 @@ def test_a_damaged_backup_is_refused_and_leaves_nothing(copy: Path, tmp_path: Pa
     assert [one.name for one in (other / "curie-data").iterdir()] == ["up.lock"]
 
 
+def test_what_was_kept_under_another_uid_is_refused_before_anything_is_written(copy: Path, tmp_path: Path) -> None:
+    assert curie("init", str(tmp_path / "other"), cwd=tmp_path).returncode == 0
+    other = tmp_path / "other"
+    before = sorted(other.rglob("*"))
+    ran = curie("restore", str(copy), cwd=other)
+    assert ran.returncode == 2
+    with tarfile.open(copy) as archive:
+        told = json.loads(archive.extractfile("MANIFEST.json").read())  # type: ignore[union-attr]
+    assert f'[appliance]: uid = "{told["appliance"]}"' in " ".join(ran.stderr.split())
+    assert {one.name for one in set(other.rglob("*")) - set(before)} <= {"curie-data", "up.lock"}
+
+
 def test_a_backup_that_is_not_there_is_said_with_the_next_step(home: Path, tmp_path: Path) -> None:
     ran = curie("restore", str(tmp_path / "nothing.tar"), cwd=home)
     assert ran.returncode == 3
