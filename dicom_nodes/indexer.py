@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from appliance.catalogue import Catalogue, corrections, events, receiving, rejections, retention, studies
+from appliance.catalogue import Catalogue, corrections, events, forgetting, receiving, rejections, retention, studies
 from appliance.catalogue.connection import now
 from appliance.catalogue.receiving import KnownInstance, ReceivedInstance
 from appliance.errors import CurieError
@@ -66,7 +66,7 @@ class Decided:
     """A file as read, and what becomes of it: the row's state, or `same` when the content was known."""
 
     row: ReceivedInstance
-    verdict: str  # new, revision, conflict, same or unreadable
+    verdict: str  # new, revision, conflict, same, returned (the same of a forgotten study) or unreadable
     known: KnownInstance | None = None
     reason: str = ""
 
@@ -217,7 +217,7 @@ def index_files(catalogue: Catalogue, spool: Spool, files: Sequence[FileKept]) -
         if row.sop_instance_uid in results:
             row = replace(row, state="result", geometry=[])
         one = _decide(spool.folder, row, known.get(row.sop_instance_uid))
-        if one.verdict in ("new", "revision"):
+        if one.verdict in ("new", "revision", "returned"):
             known[row.sop_instance_uid] = _known_of(row)
         decided.append(one)
     return decided
@@ -257,7 +257,7 @@ def _decide(folder: Path, row: ReceivedInstance, known: KnownInstance | None) ->
     if pixels is None:
         return Decided(row, "revision", known)  # the known file is gone: nothing says that the pixels differ
     if pixels and row.header_digest == known.header_digest:
-        return Decided(row, "same", known)
+        return Decided(row, "returned" if known.state == "forgotten" else "same", known)
     if pixels or row.state != "current":
         return Decided(row, "revision", known)
     return Decided(row, "conflict", known)
@@ -290,7 +290,7 @@ def write_files(connection: Connection, decided: Sequence[Decided]) -> None:
             again[one.row.study_instance_uid] += _write_file(connection, one)
         known |= keys
     _write_fresh(connection, fresh)
-    told = [one.row for one in decided if one.verdict in ("new", "revision")]
+    told = [one.row for one in decided if one.verdict in ("new", "revision", "returned")]
     for row in told:
         if row.rejects:
             rejections.keep_note(connection, row, now())
@@ -316,6 +316,8 @@ def _grow(connection: Connection, rows: Sequence[ReceivedInstance], *, corrected
     for study, mine in by_study.items():
         if studies.is_complete(connection, study):
             mine = list(dropwhile(lambda row: row.state == "document", mine))
+            if mine:
+                forgetting.came_again(connection, study, mine[0].accession_number)
         if mine:
             studies.grow(connection, mine, corrected=corrected)
             studies.grow_series(connection, [row for row in mine if row.state == "current"])
@@ -325,7 +327,11 @@ def _write_file(connection: Connection, one: Decided) -> bool:
     """Write one file; returns whether it takes the place of one that retention removed."""
     row = one.row
     current = receiving.known_instance(connection, row.sop_instance_uid)
-    if one.verdict == "same" and current:
+    if one.verdict in ("same", "returned") and current:
+        if current.state == "forgotten":
+            receiving.fill_anew(connection, current.id, row, current.revision)
+            _grow(connection, [row])
+            return False
         receiving.count_again(connection, current.id)
         studies.come_again(connection, row)
         return bool(current.file_removed) and receiving.keep_file(connection, current.id, row)
@@ -334,7 +340,7 @@ def _write_file(connection: Connection, one: Decided) -> bool:
     put_back = _put_at_its_place(connection, row, state, revision, current)
     if put_back is not None:
         return put_back
-    if one.verdict == "revision" and current:
+    if one.verdict == "revision" and current and current.state != "forgotten":
         receiving.replace_instance(connection, current.id)
     receiving.add_instance(connection, row, revision, state)
     if state == "unreadable":
@@ -361,6 +367,10 @@ def _put_at_its_place(
     if known_state == "unreadable" and state != "unreadable":
         receiving.drop_row(connection, identity)
         return None
+    if known_state == "forgotten":
+        receiving.fill_anew(connection, identity, row, revision)
+        _grow(connection, [row])
+        return False
     receiving.count_again(connection, identity)
     removed = receiving.keep_file(connection, identity, row)
     if known_state == "replaced" and state == "current":

@@ -1,18 +1,24 @@
-"""Queries that let a study be forgotten: what tells of the patient goes, the record that something was done stays."""
+"""Queries that let a study be forgotten: what tells of the patient goes, the record that something was done stays.
+
+What was kept is forgotten, not the UID: a study that its hospital sends again is taken as any other, and read anew.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, case, func, select, update
 
 from appliance.catalogue import events, outbox, training
-from appliance.catalogue.tables import instance, job, result, series, study
+from appliance.catalogue.tables import event, instance, job, result, series, study
 from appliance.errors import Missing
 
 IN_WORK = "a job of it runs or waits; `curie jobs cancel` it, or let it end, then ask again"
 FORGOTTEN = "the study was forgotten"
+RETURNED = "forgotten_study_returned"
+IMAGES = instance.c.state.in_(("current", "replaced", "document"))
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ def forget(connection: Connection, uid: str, who: str, reason: str, now: datetim
     images = connection.execute(
         update(instance)
         .where(instance.c.study_instance_uid == uid)
-        .values(file_removed=1, patient_key="", geometry={})
+        .values(file_removed=1, patient_key="", geometry=[], state=case((IMAGES, "forgotten"), else_=instance.c.state))
         .returning(instance.c.path)
     ).scalars()
     left = Left(
@@ -51,3 +57,42 @@ def forget(connection: Connection, uid: str, who: str, reason: str, now: datetim
     counts = [len(one) for one in (left.images, left.results, left.cases)]
     events.record(connection, "study_forgotten", study=uid, who=who, reason=reason, files=counts)
     return left
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """That a study was forgotten, and did not come again since."""
+
+    at: datetime
+    who: str
+    reason: str
+
+
+def forgotten(connection: Connection, uid: str) -> Forgotten | None:
+    """Return when and by whom a study was forgotten, None for one that is held."""
+    last = (
+        select(event)
+        .where(event.c.study_instance_uid == uid, event.c.kind.in_(("study_forgotten", RETURNED)))
+        .order_by(event.c.seq.desc())
+        .limit(1)
+    )
+    row = connection.execute(last).one_or_none()
+    if row is None or row.kind == RETURNED:
+        return None
+    return Forgotten(row.at, row.detail["who"], row.detail["reason"])
+
+
+def came_again(connection: Connection, uid: str, accession_number: str) -> None:
+    """Put on record that a forgotten study is here again, if it is one; its jobs are opened anew when it is routed."""
+    if forgotten(connection, uid) is not None:
+        number = {"accession_number": accession_number}
+        connection.execute(update(study).where(study.c.study_instance_uid == uid).values(**number))
+        events.record(connection, RETURNED, study=uid)
+
+
+def answer_is_gone(connection: Connection, row: Any) -> bool:
+    """Tell whether what a job had answered went when its study was forgotten. `row`: of the job."""
+    query = select(func.max(event.c.at)).where(event.c.kind == "study_forgotten")
+    at = connection.execute(query.where(event.c.study_instance_uid == row.study_instance_uid)).scalar()
+    begun = row.started_at or row.created_at
+    return at is not None and row.state not in ("queued", "running") and bool(begun < at)

@@ -47,7 +47,7 @@ def status(connection: Connection) -> dict[str, Any]:
         "instances": _count_by(
             connection,
             instance.c.state,
-            ("current", "replaced", "conflict", "result", "document", "unreadable"),
+            ("current", "replaced", "conflict", "result", "document", "unreadable", "forgotten"),
         ),
     }
 
@@ -101,7 +101,10 @@ def _complete(row: Any) -> dict[str, Any] | None:
 
 
 def held(connection: Connection, uids: list[str]) -> dict[str, Held]:
-    """Return what is known of studies: how many images were received, and how many results destinations have."""
+    """Return what is known of studies: how many images were received, and how many results destinations have.
+
+    Images of a forgotten study count: nobody is to fetch it again by chance.
+    """
     found: dict[str, list[int]] = {}
     for at in range(0, len(uids), 500):
         some = uids[at : at + 500]

@@ -192,6 +192,13 @@ def keep_file(connection: Connection, id: int, new: ReceivedInstance) -> bool:
     return bool(removed)
 
 
+def fill_anew(connection: Connection, id: int, new: ReceivedInstance, revision: int) -> None:
+    """Let a forgotten row hold again what it held: the same content came."""
+    again = {"file_removed": 0, "times_received": instance.c.times_received + 1}
+    values = _columns(new, revision, new.state) | again
+    connection.execute(update(instance).where(instance.c.id == id).values(**values))
+
+
 def make_current(connection: Connection, id: int, revision: int) -> None:
     """Let an older header count again, as the newest revision."""
     connection.execute(update(instance).where(instance.c.id == id).values(state="current", revision=revision))
