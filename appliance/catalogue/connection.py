@@ -7,18 +7,21 @@ on SQLite, and on PostgreSQL takes one lock of the whole catalogue, so that both
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, table, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, table, text
 
 from appliance.errors import Missing, SettingsError
 
 HEAD = "0009"  # the migration this version of the code needs
 MIGRATIONS = Path(__file__).parent / "migrations"
+DRIVERS = ("sqlite", "postgresql+psycopg")
+ALLOWED = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (/ and @ in a password as %2F and %40)"
 WRITERS = 1914  # the advisory lock that a writing transaction holds
 HELD_S = 10  # a writer that says nothing for so long has lost the network: its transaction is rolled back
 UNANSWERED_S = 10  # after which a connection over which nothing comes any more is given up
@@ -29,10 +32,7 @@ class Catalogue:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        try:
-            self.engine = _engine(url)
-        except (exc.ArgumentError, ModuleNotFoundError) as error:
-            raise SettingsError(f"catalogue.url = {url!r} is not allowed: {error}") from None
+        self.engine = _engine(url)
         self._writing = self.engine.execution_options(curie_write=True)
 
     @contextmanager
@@ -96,12 +96,29 @@ class Catalogue:
         self.engine.dispose()
 
 
+def _checked(url: str) -> URL:
+    """Return what the setting names. Raises SettingsError, which shows how it begins: a password may follow."""
+    begins = re.match(r"[A-Za-z0-9+.-]+(?=:)", url)
+    refused = SettingsError(f"catalogue.url = '{begins[0] if begins else ''}:…' is not allowed: {ALLOWED}")
+    try:
+        checked = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise refused from None
+    if checked.drivername not in DRIVERS or "@" in (checked.host or ""):
+        raise refused
+    return checked
+
+
 def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() == "postgresql":
-        engine = create_engine(url, pool_pre_ping=True, connect_args=_patience())
+    checked = _checked(url)
+    if checked.get_backend_name() == "postgresql":
+        try:
+            engine = create_engine(checked, pool_pre_ping=True, connect_args=_patience())
+        except ModuleNotFoundError:
+            raise SettingsError("catalogue.url: PostgreSQL needs `pip install 'petite-curie[postgres]'`") from None
         event.listen(engine, "begin", _postgresql_begin)
         return engine
-    engine = create_engine(url, connect_args={"timeout": 20})
+    engine = create_engine(checked, connect_args={"timeout": 20})
     event.listen(engine, "connect", _sqlite_pragmas)
     event.listen(engine, "begin", _sqlite_begin)
     return engine
