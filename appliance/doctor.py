@@ -120,7 +120,7 @@ def check_catalogue(settings: Settings) -> Check:
         version = catalogue.version()
         catalogue.close()
     except CurieError as error:
-        return Check("catalogue", False, str(error), "Start the database or mend catalogue.url")
+        return Check("catalogue", False, str(error), "Start the database, mend its schema or catalogue.url")
     return Check("catalogue", True, f"schema {version}")
 
 
@@ -297,7 +297,10 @@ def check_packages(settings: Settings) -> list[Check]:
     from models.registry import open_registry
 
     found = []
-    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    try:
+        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    except CurieError:
+        return []  # check_catalogue has said so
     try:
         registry = open_registry(settings, catalogue)
         for name in sorted({route.package for route in settings.routes}):

@@ -55,8 +55,8 @@ class Catalogue:
         except (exc.OperationalError, exc.ProgrammingError):
             return None
 
-    def upgrade(self) -> None:
-        """Bring the schema to this version of the code. Raises SettingsError on a newer schema."""
+    def upgrade(self, *, older: bool = True) -> None:
+        """Bring the schema to this version of the code. Raises SettingsError on a newer one, and unless `older` so."""
         found = self.version()
         if found == HEAD:
             return
@@ -64,6 +64,10 @@ class Catalogue:
             raise SettingsError(
                 f"the catalogue has schema {found}, this version of curie knows {HEAD}: install the newer version; "
                 f"to stay with this one, first run `curie downgrade {HEAD}` with the newer"
+            )
+        if found is not None and not older:
+            raise SettingsError(
+                f"the catalogue has schema {found}, this version of curie knows {HEAD}: `curie up` brings it up to date"
             )
         self.move(HEAD)
 
@@ -147,14 +151,17 @@ def _sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-def open_catalogue(url: str, data_dir: Path) -> Catalogue:
-    """Open the catalogue and bring its schema up to date. Raises SettingsError or Missing with the next step."""
+def open_catalogue(url: str, data_dir: Path, *, moving: bool = False) -> Catalogue:
+    """Open the catalogue; an empty one is made. Raises SettingsError or Missing with the next step.
+
+    Only who is `moving` brings an older schema up to date: processes, no command that looks.
+    """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
     catalogue = Catalogue(url)
     try:
         with open(data_dir / "catalogue.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            catalogue.upgrade()
+            catalogue.upgrade(older=moving)
     except exc.OperationalError as error:
         where = catalogue.engine.url.render_as_string(hide_password=True)
         cause = str(error.orig).splitlines()[0]

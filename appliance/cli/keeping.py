@@ -110,7 +110,7 @@ def downgrade(
 
     settings = load(config)
     with claim_folder(settings.data_dir):
-        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir, moving=yes)
         try:
             _refuse_while_running(catalogue)
             lost = catalogue.only_since(schema)
