@@ -351,11 +351,9 @@ def retry(connection: Connection, job_id: str, now: datetime) -> str:
     _refuse_blocked(connection, row)
     has_results = bool(results_of(connection, job_id))
     state = "delivering" if has_results else "queued"
-    connection.execute(
-        update(job)
-        .where(job.c.id == job_id)
-        .values(state=state, reason="", attempts=0, errors=0, due_at=now, finished_at=None)
-    )
+    anew = {} if has_results else {"attempts": 0, "errors": 0}
+    values = {"state": state, "reason": "", "due_at": now, "finished_at": None}
+    connection.execute(update(job).where(job.c.id == job_id).values(**values, **anew))
     connection.execute(
         update(outbox)
         .where(outbox.c.job_id == job_id, outbox.c.state == "rejected")

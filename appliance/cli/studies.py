@@ -233,6 +233,6 @@ def _print_passport(held: dict[str, Any]) -> None:
         second = f" and {by['second_person']}" if by["second_person"] else ""
         signed += f"; made active {by['at']} by {by['by']}{second}: {by['reason']}"
     console.print(signed, markup=False)
-    console.print(f"  made by Petite Curie {held['software']} on {held['worker']}, {held['finished_at']}", markup=False)
+    console.print(f"  made by Petite Curie {held['software']} on {held['worker']}, {held['made_at']}", markup=False)
     for one in held["rejected_inputs"][:1]:
         console.print(f"  [red]its images were rejected at the source[/] ({one['code']}, {one['at']})")

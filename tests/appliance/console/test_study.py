@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ PATIENT = ("Phantom Head", "PH-1", "1867-11-07", "A1914", "ACC-12345")
 def test_a_finished_study_shows_its_way_results_and_passport(enter: Enter, finished: str) -> None:
     shown = said(enter().get("/studies/1.2.3"))
     assert [one for one in EXPECTED if one not in shown] == [], shown
+    assert re.search(r" to \d{4}-\d\d-\d\d \S+, attempt 1", shown), "the job goes on, its results are made"
 
 
 @pytest.mark.parametrize(
