@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
-from appliance.catalogue import events, flow, jobs, notices, overview, packages
+from appliance.catalogue import events, flow, jobs, orders, overview, packages
 from appliance.catalogue.connection import now
 from appliance.console.identity import identifiers_in
 from appliance.console.pictures import Order
@@ -122,13 +122,10 @@ def _require_files(order: Order) -> None:
 
 def retry(visit: Visit) -> Response:
     """Queue a job again, as `curie jobs retry` does."""
-    job, at = visit.path["job"], now()
+    job = visit.path["job"]
     with visit.desk.catalogue.write() as connection:
         record = overview.job_record(connection, job)
         if record["study_instance_uid"] != visit.path["study"]:
             raise SettingsError("this job is of another study")
-        told_again = notices.retry(connection, job, at)
-        if not told_again or record["state"] != "completed":
-            jobs.retry(connection, job, at)
-        events.record(connection, "job_retried", who=visit.visitor.name, study=visit.path["study"], of_job=job)
+        orders.retry(connection, job, visit.visitor.name, now())
     return RedirectResponse(f"/studies/{visit.path['study']}", 303)

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select, update
 
-from appliance.catalogue import Catalogue, jobs
+from appliance.catalogue import Catalogue, jobs, orders
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import NewResult
 from appliance.catalogue.passports import passport
@@ -29,7 +29,7 @@ def test_a_retried_delivery_changes_nothing_of_the_making(catalogue: Catalogue, 
         later = made_at + timedelta(hours=1)
         connection.execute(update(outbox).values(state="rejected"))
         connection.execute(update(job_table).values(state=ended, finished_at=later))
-        assert jobs.retry(connection, job, later) == "delivering"
+        assert orders.retry(connection, job, "marie", later) == "delivering"
         assert connection.execute(select(outbox.c.state)).scalar() == "waiting"
         again = passport(connection, job)
     assert again["made_at"] == made_at.isoformat(timespec="milliseconds")
