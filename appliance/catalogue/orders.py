@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from appliance.catalogue import events, notices
+from appliance.catalogue.forgetting import forgotten
 from appliance.catalogue.jobs import results_of
 from appliance.catalogue.tables import job, outbox, outcome
 from appliance.errors import Missing, SettingsError
@@ -45,7 +46,10 @@ def _again(connection: Connection, row: Any, now: datetime) -> str:
 
 
 def _refuse_blocked(connection: Connection, row: Any) -> None:
-    """Raise SettingsError when the study contradicts itself: no result of it may leave."""
+    """Raise SettingsError when no result of the study may leave: it was forgotten, or contradicts itself."""
+    gone = forgotten(connection, row.study_instance_uid)
+    if gone is not None:
+        raise SettingsError(f"job {row.id} cannot be retried: its study was {gone}")
     blocked = connection.execute(
         select(outcome.c.reason).where(
             outcome.c.study_instance_uid == row.study_instance_uid,

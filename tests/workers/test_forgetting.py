@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from appliance.catalogue import Catalogue, audit, events, evidence, overview
+from appliance.catalogue import Catalogue, audit, events, evidence, flow, orders, overview
 from appliance.catalogue.connection import now
 from appliance.catalogue.tables import instance, job, outbox, result, study
 from appliance.catalogue.tables import series as series_table
-from appliance.errors import Missing
+from appliance.errors import Missing, SettingsError, StudyBlocked
 from appliance.settings import Settings, load, parse
 from appliance.training_set import folder_of
 from tests.appliance.catalogue.rows import instance as image
@@ -22,6 +22,7 @@ from tests.appliance.catalogue.test_training import ONE, keep
 from tests.phantoms import series
 from tests.workers.test_line import HEAD, SETTINGS, Line
 from workers.forgetting import forget
+from workers.reproduction import reproduce
 
 FINDING = {"name": "left", "measurements": []}
 
@@ -83,12 +84,46 @@ def test_all_of_it_goes_but_the_record(settings: Settings, catalogue: Catalogue,
     assert {"study_forgotten", "job_queued", "case_withdrawn"} <= set(kinds)
 
 
-def test_who_was_interrupted_asks_again(settings: Settings, catalogue: Catalogue, files: list[Path]) -> None:
-    forget(settings, catalogue, "1", "marie", "asked")
+def test_who_was_interrupted_asks_again_and_is_told(
+    settings: Settings, catalogue: Catalogue, files: list[Path]
+) -> None:
+    assert forget(settings, catalogue, "1", "marie", "asked").before is None
     for one in files[:3]:
         one.write_bytes(b"came back")
-    forget(settings, catalogue, "1", "marie", "asked")
+    before = forget(settings, catalogue, "1", "pierre", "asked again").before
     assert not any(one.exists() for one in files[:3])
+    assert (before.who, before.reason) == ("marie", "asked") if before else False
+    with catalogue.read() as connection:
+        told = [one["detail"]["who"] for one in events.of_study(connection, "1") if one["kind"] == "study_forgotten"]
+        assert told == ["marie"]
+        listed = {one["study_instance_uid"]: one["forgotten"] for one in overview.studies(connection)}
+        shown = {one["study_instance_uid"]: one["state"] for one in flow.studies(connection)}
+        record = overview.explain(connection, "1")["forgotten"]
+    assert (record["who"], listed) == ("marie", {"1": record, "2": None})
+    assert shown == {"1": "forgotten", "2": "complete"}
+
+
+def test_what_came_since_is_forgotten_anew(line: Line) -> None:
+    images = series(HEAD)
+    uid = line.receive(images)
+    line.worker.drain()
+    forget(line.settings, line.catalogue, uid, "marie", "asked")
+    (made,) = [one["sop_instance_uid"] for one in line.outcome(uid)["results"] if one["role"] == "SR"]
+    with pytest.raises(StudyBlocked, match=r"the study of this result was forgotten on \S+ by marie"):
+        reproduce(line.settings, line.catalogue, made)
+    with line.catalogue.write() as connection, pytest.raises(SettingsError, match=r"its study was forgotten on"):
+        orders.retry(connection, rejected(connection), "marie", now())
+    line.receive(images)
+    line.worker.drain()
+    assert reproduce(line.settings, line.catalogue, made).same
+    assert forget(line.settings, line.catalogue, uid, "pierre", "again").before is None
+    assert list(line.spool.files()) == []
+
+
+def rejected(connection: Connection) -> str:
+    """Return the one job, whose results a destination rejected meanwhile."""
+    connection.execute(update(outbox).values(state="rejected"))
+    return str(connection.execute(update(job).values(state="failed").returning(job.c.id)).scalar())
 
 
 def test_a_result_that_waits_is_withdrawn(settings: Settings, catalogue: Catalogue, files: list[Path]) -> None:

@@ -18,6 +18,7 @@ from appliance.settings import Settings
 from tests.appliance.catalogue.rows import PACKAGE, instance, queued_job, receive
 from tests.appliance.console.conftest import Enter
 from tests.appliance.console.visits import on_record, said, send
+from workers.forgetting import forget
 
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 EXPECTED = (
@@ -120,6 +121,19 @@ def test_nothing_is_told_that_could_not_be_put_on_record(
     answer = send(enter("operator"), "/studies/1.2.3/identifiers")
     assert answer.status_code == 500
     assert "Phantom" not in answer.text
+
+
+def test_a_forgotten_study_looks_forgotten(
+    enter: Enter, finished: str, settings: Settings, catalogue: Catalogue
+) -> None:
+    forget(settings, catalogue, "1.2.3", "marie", "asked")
+    client = enter("operator")
+    sentence = f"{now():%Y-%m-%d} by marie"
+    assert f"Forgotten on {sentence}: images, results" in said(client.get("/studies/1.2.3"))
+    assert "○ forgotten" in said(client.get("/studies"))
+    assert f"the study was forgotten on {sentence}" in said(send(client, "/studies/1.2.3/identifiers"))
+    assert f"the study was forgotten on {sentence}" in said(client.get(f"/studies/1.2.3/jobs/{finished}/picture.png"))
+    assert ("study_forgotten", "marie", "1.2.3") in on_record(catalogue)
 
 
 def test_asking_for_what_retention_removed_says_so(enter: Enter, finished: str, settings: Settings) -> None:
