@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from appliance.catalogue import Catalogue, copying
 from appliance.catalogue.connection import HEAD
-from appliance.errors import Missing
+from appliance.errors import Missing, SettingsError
 from appliance.settings import Settings
 
 FORMAT = "petite-curie backup 1"
@@ -152,9 +152,15 @@ def _is_plain(name: str) -> bool:
 def restore(settings: Settings, source: Path, open_empty: Any) -> dict[str, Any]:
     """Put a backup into an empty data_dir and an empty catalogue, which `open_empty` opens; returns the manifest.
 
-    Everything is looked at first. Raises Missing where anything is there already.
+    Everything is looked at first. Raises SettingsError where the backup is of another appliance, Missing where anything
+    is there already.
     """
     told = look_at(source)
+    if told.get("appliance") != settings.appliance_uid:  # opt-outs, held-back cases and UIDs are made from it
+        raise SettingsError(
+            f"the backup is of another appliance than the settings; write into curie.toml, [appliance]: "
+            f'uid = "{told.get("appliance")}"'
+        )
     filled = [one.name for one in settings.data_dir.glob("*") if one.name not in ("catalogue.lock", "up.lock")]
     if filled:
         raise Missing(f"{settings.data_dir} holds {filled[0]} already: a backup goes into an empty data_dir alone")

@@ -118,7 +118,7 @@ def check_catalogue(settings: Settings) -> Check:
         version = catalogue.version()
         catalogue.close()
     except CurieError as error:
-        return Check("catalogue", False, str(error), "Start the database or mend catalogue.url")
+        return Check("catalogue", False, str(error), "Start the database, mend its schema or catalogue.url")
     return Check("catalogue", True, f"schema {version}")
 
 

@@ -35,7 +35,7 @@ def running(
     `speaks_for`: name and pid of a process that may have no thread to say itself that it is alive.
     """
     start_logging(name)
-    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+    catalogue = open_catalogue(settings.catalogue_url, settings.data_dir, moving=True)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

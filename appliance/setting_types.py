@@ -27,6 +27,12 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+def _broker_address(value: str) -> str:
+    if not re.fullmatch(r"embedded|(rediss?|redis\+socket)://.+", value):
+        raise ValueError("allowed are embedded, redis://HOST/0, rediss://USER:PASSWORD@HOST/0")
+    return value
+
+
 def _credentials(value: str) -> str:
     if not re.fullmatch(r"(bearer|basic):.+", value):
         raise ValueError('credentials lie in a file: "bearer:FILE" or "basic:FILE"')
@@ -35,6 +41,7 @@ def _credentials(value: str) -> str:
 
 AETitle = Annotated[str, AfterValidator(_ae_title)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+BrokerAddress = Annotated[str, AfterValidator(_broker_address)]
 Credentials = Annotated[str, AfterValidator(_credentials)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(ge=0, le=86400)]

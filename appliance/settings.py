@@ -25,7 +25,7 @@ from appliance.outward import Destination as Destination
 from appliance.outward import MessageReceiver as MessageReceiver
 from appliance.outward import Worklist as Worklist
 from appliance.record_settings import Alerts, Audit, Tracing
-from appliance.setting_types import AETitle, Name, Oidc, Port, Seconds, Table, WebAddress
+from appliance.setting_types import AETitle, BrokerAddress, Name, Oidc, Port, Seconds, Table, WebAddress
 
 DEFAULT_FILE = "curie.toml"
 
@@ -57,7 +57,7 @@ class CatalogueTable(Table):
 
 
 class Broker(Table):
-    url: str = Field(default="embedded", pattern=r"^(embedded|rediss?://.+|redis\+socket://.+)$")
+    url: BrokerAddress = "embedded"
 
 
 class Spool(Table):
@@ -250,7 +250,16 @@ def _sentence(error: ValidationError, table: dict[str, Any], file: Path) -> str:
     if first["type"] == "missing":
         return f"{file}: setting {key} is needed and is not there"
     text = first["msg"].removeprefix("Value error, ")
-    return f"{file}: {key} = {first['input']!r} is not allowed: {text}"
+    return f"{file}: {key} = {_quoted(first['input'])} is not allowed: {text}"
+
+
+def _quoted(value: object) -> str:
+    """Return a value as an error may show it: of an address with a password no more than how it begins."""
+    told = repr(value)
+    if "@" not in told and "password" not in told.lower():
+        return told
+    begins = re.match(r"'([A-Za-z0-9+.-]+):", told)
+    return f"'{begins[1]}:…'" if begins else "…"
 
 
 def _check_ports(settings: Settings, file: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from appliance.catalogue import Catalogue, corrections, events, receiving, rejections, studies
+from appliance.catalogue import Catalogue, corrections, events, forgetting, receiving, rejections, retention, studies
 from appliance.catalogue.connection import now
 from appliance.catalogue.receiving import KnownInstance, ReceivedInstance
 from appliance.errors import CurieError
@@ -66,7 +66,7 @@ class Decided:
     """A file as read, and what becomes of it: the row's state, or `same` when the content was known."""
 
     row: ReceivedInstance
-    verdict: str  # new, revision, conflict, same or unreadable
+    verdict: str  # new, revision, conflict, same, returned (the same of a forgotten study) or unreadable
     known: KnownInstance | None = None
     reason: str = ""
 
@@ -217,7 +217,7 @@ def index_files(catalogue: Catalogue, spool: Spool, files: Sequence[FileKept]) -
         if row.sop_instance_uid in results:
             row = replace(row, state="result", geometry=[])
         one = _decide(spool.folder, row, known.get(row.sop_instance_uid))
-        if one.verdict in ("new", "revision"):
+        if one.verdict in ("new", "revision", "returned"):
             known[row.sop_instance_uid] = _known_of(row)
         decided.append(one)
     return decided
@@ -257,7 +257,7 @@ def _decide(folder: Path, row: ReceivedInstance, known: KnownInstance | None) ->
     if pixels is None:
         return Decided(row, "revision", known)  # the known file is gone: nothing says that the pixels differ
     if pixels and row.header_digest == known.header_digest:
-        return Decided(row, "same", known)
+        return Decided(row, "returned" if known.state == "forgotten" else "same", known)
     if pixels or row.state != "current":
         return Decided(row, "revision", known)
     return Decided(row, "conflict", known)
@@ -279,6 +279,7 @@ def write_files(connection: Connection, decided: Sequence[Decided]) -> None:
     """Write what was decided, in its order: at once what is all new, one by one what has a row of some kind."""
     known = receiving.known_at_all(connection, [one.row for one in decided])
     fresh: list[ReceivedInstance] = []
+    again: Counter[str] = Counter()
     for one in decided:
         keys = {one.row.sop_instance_uid, one.row.path}
         if one.verdict == "new" and not keys & known:
@@ -286,10 +287,10 @@ def write_files(connection: Connection, decided: Sequence[Decided]) -> None:
         else:
             _write_fresh(connection, fresh)
             fresh = []
-            _write_file(connection, one)
+            again[one.row.study_instance_uid] += _write_file(connection, one)
         known |= keys
     _write_fresh(connection, fresh)
-    told = [one.row for one in decided if one.verdict in ("new", "revision")]
+    told = [one.row for one in decided if one.verdict in ("new", "revision", "returned")]
     for row in told:
         if row.rejects:
             rejections.keep_note(connection, row, now())
@@ -297,6 +298,8 @@ def write_files(connection: Connection, decided: Sequence[Decided]) -> None:
     grown = Counter(one.row.study_instance_uid for one in decided if one.verdict not in ("same", "unreadable"))
     for study, count in grown.items():
         events.record(connection, "instance_indexed", study=study, count=count)
+    for study, count in (+again).items():
+        events.record(connection, retention.CAME_AGAIN, study=study, count=count)
 
 
 def _write_fresh(connection: Connection, rows: Sequence[ReceivedInstance]) -> None:
@@ -313,55 +316,69 @@ def _grow(connection: Connection, rows: Sequence[ReceivedInstance], *, corrected
     for study, mine in by_study.items():
         if studies.is_complete(connection, study):
             mine = list(dropwhile(lambda row: row.state == "document", mine))
+            if mine:
+                forgetting.came_again(connection, study, mine[0].accession_number)
         if mine:
             studies.grow(connection, mine, corrected=corrected)
             studies.grow_series(connection, [row for row in mine if row.state == "current"])
 
 
-def _write_file(connection: Connection, one: Decided) -> None:
+def _write_file(connection: Connection, one: Decided) -> bool:
+    """Write one file; returns whether it takes the place of one that retention removed."""
     row = one.row
     current = receiving.known_instance(connection, row.sop_instance_uid)
-    if one.verdict == "same" and current:
+    if one.verdict in ("same", "returned") and current:
+        if current.state == "forgotten":
+            receiving.fill_anew(connection, current.id, row, current.revision)
+            _grow(connection, [row])
+            return False
         receiving.count_again(connection, current.id)
         studies.come_again(connection, row)
-        if current.file_removed:
-            receiving.keep_file(connection, current.id, row)
-        return
+        return bool(current.file_removed) and receiving.keep_file(connection, current.id, row)
     revision = receiving.last_revision(connection, row.sop_instance_uid) + 1
     state = "conflict" if one.verdict == "conflict" else row.state
-    if _is_at_its_place(connection, row, state, revision, current):
-        return
-    if one.verdict == "revision" and current:
+    put_back = _put_at_its_place(connection, row, state, revision, current)
+    if put_back is not None:
+        return put_back
+    if one.verdict == "revision" and current and current.state != "forgotten":
         receiving.replace_instance(connection, current.id)
     receiving.add_instance(connection, row, revision, state)
     if state == "unreadable":
         events.record(connection, "instance_set_aside", study=row.study_instance_uid, reason=one.reason)
-        return
+        return False
     if state == "conflict":
         logger().error("conflicting_pixels", revision=revision, study=row.study_instance_uid)
         events.record(connection, "instance_conflicted", study=row.study_instance_uid, revision=revision)
     _grow(connection, [row], corrected=one.verdict != "new")
+    return False
 
 
-def _is_at_its_place(
+def _put_at_its_place(
     connection: Connection, row: ReceivedInstance, state: str, revision: int, current: KnownInstance | None
-) -> bool:
-    """Count a file that has a row already, whatever it meant; an older header that comes again counts from now on."""
+) -> bool | None:
+    """Count a file that has a row already, whatever it meant; an older header that comes again counts from now on.
+
+    Returns whether retention had removed it, None where it has no row.
+    """
     known = receiving.row_at(connection, row.path)
     if known is None:
-        return False
+        return None
     identity, known_state = known
     if known_state == "unreadable" and state != "unreadable":
         receiving.drop_row(connection, identity)
+        return None
+    if known_state == "forgotten":
+        receiving.fill_anew(connection, identity, row, revision)
+        _grow(connection, [row])
         return False
     receiving.count_again(connection, identity)
-    receiving.keep_file(connection, identity, row)
+    removed = receiving.keep_file(connection, identity, row)
     if known_state == "replaced" and state == "current":
         if current:
             receiving.replace_instance(connection, current.id)
         receiving.make_current(connection, identity, revision)
         _grow(connection, [row], corrected=True)
-    return True
+    return removed
 
 
 def _drop_copies(spool: Spool, decided: Sequence[Decided]) -> None:

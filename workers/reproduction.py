@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from appliance.catalogue import Catalogue, jobs
+from appliance.catalogue import Catalogue, forgetting, jobs
 from appliance.errors import Missing, StudyBlocked
 from appliance.settings import Settings
 from dicom_nodes.segmentation_reader import read_masks
@@ -46,6 +46,9 @@ def reproduce(settings: Settings, catalogue: Catalogue, result_uid: str) -> Repr
             raise Missing(f"no result has the SOP Instance UID {result_uid}; `curie explain STUDY` shows them")
         held, engine_before, findings = jobs.held_before(connection, job_id)
         stored = jobs.stored_results(connection, job_id)
+        gone = forgetting.forgotten(connection, held.study_instance_uid)
+    if gone is not None:
+        raise StudyBlocked(f"the study of this result was {gone}; its images are deleted")
     if held.tells:
         raise StudyBlocked("this result says that there was none; no model ran for it")
     worker = Worker(settings, catalogue, "reproduce")

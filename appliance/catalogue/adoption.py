@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from appliance.catalogue import events, jobs, outbox, unanswered
+from appliance.catalogue import events, forgetting, jobs, outbox, unanswered
 from appliance.catalogue.tables import job, study
 from appliance.catalogue.tables import outbox as outbox_table
 from appliance.package_life import VersionRow
@@ -27,10 +27,13 @@ def adopt(
 ) -> None:
     """Let a known job answer a route, once the route's outcome names it. `accepted`: roles that a destination takes."""
     row = connection.execute(select(job).where(job.c.id == job_id)).one()
-    made = bool(jobs.results_of(connection, job_id)) and not row.tells
+    gone = forgetting.answer_is_gone(connection, row)
+    made = bool(jobs.results_of(connection, job_id)) and not row.tells and not gone
     if row.shadow:
         _leave_shadow(connection, row, priority, supersedes)
-    if not made and row.state != "queued" and (row.shadow or row.state == "superseded"):
+    if not made and row.state != "queued" and (row.shadow or row.state == "superseded" or gone):
+        if gone:
+            outbox.drop(connection, job_id)
         ask_again(connection, row, now)
     if made and row.shadow:
         unanswered.answered(connection, row.study_instance_uid, row.package, now)

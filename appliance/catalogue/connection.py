@@ -7,18 +7,21 @@ on SQLite, and on PostgreSQL takes one lock of the whole catalogue, so that both
 from __future__ import annotations
 
 import fcntl
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, table, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, func, inspect, make_url, select, table, text
 
 from appliance.errors import Missing, SettingsError
 
 HEAD = "0009"  # the migration this version of the code needs
 MIGRATIONS = Path(__file__).parent / "migrations"
+DRIVERS = ("sqlite", "postgresql+psycopg")
+ALLOWED = "sqlite:///FILE or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE (/ and @ in a password as %2F and %40)"
 WRITERS = 1914  # the advisory lock that a writing transaction holds
 HELD_S = 10  # a writer that says nothing for so long has lost the network: its transaction is rolled back
 UNANSWERED_S = 10  # after which a connection over which nothing comes any more is given up
@@ -29,10 +32,7 @@ class Catalogue:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        try:
-            self.engine = _engine(url)
-        except (exc.ArgumentError, ModuleNotFoundError) as error:
-            raise SettingsError(f"catalogue.url = {url!r} is not allowed: {error}") from None
+        self.engine = _engine(url)
         self._writing = self.engine.execution_options(curie_write=True)
 
     @contextmanager
@@ -55,8 +55,8 @@ class Catalogue:
         except (exc.OperationalError, exc.ProgrammingError):
             return None
 
-    def upgrade(self) -> None:
-        """Bring the schema to this version of the code. Raises SettingsError on a newer schema."""
+    def upgrade(self, *, older: bool = True) -> None:
+        """Bring the schema to this version of the code. Raises SettingsError on a newer one, and unless `older` so."""
         found = self.version()
         if found == HEAD:
             return
@@ -64,6 +64,10 @@ class Catalogue:
             raise SettingsError(
                 f"the catalogue has schema {found}, this version of curie knows {HEAD}: install the newer version; "
                 f"to stay with this one, first run `curie downgrade {HEAD}` with the newer"
+            )
+        if found is not None and not older:
+            raise SettingsError(
+                f"the catalogue has schema {found}, this version of curie knows {HEAD}: `curie up` brings it up to date"
             )
         self.move(HEAD)
 
@@ -96,12 +100,29 @@ class Catalogue:
         self.engine.dispose()
 
 
+def _checked(url: str) -> URL:
+    """Return what the setting names. Raises SettingsError, which shows how it begins: a password may follow."""
+    begins = re.match(r"[A-Za-z0-9+.-]+(?=:)", url)
+    refused = SettingsError(f"catalogue.url = '{begins[0] if begins else ''}:…' is not allowed: {ALLOWED}")
+    try:
+        checked = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise refused from None
+    if checked.drivername not in DRIVERS or "@" in (checked.host or ""):
+        raise refused
+    return checked
+
+
 def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() == "postgresql":
-        engine = create_engine(url, pool_pre_ping=True, connect_args=_patience())
+    checked = _checked(url)
+    if checked.get_backend_name() == "postgresql":
+        try:
+            engine = create_engine(checked, pool_pre_ping=True, connect_args=_patience())
+        except ModuleNotFoundError:
+            raise SettingsError("catalogue.url: PostgreSQL needs `pip install 'petite-curie[postgres]'`") from None
         event.listen(engine, "begin", _postgresql_begin)
         return engine
-    engine = create_engine(url, connect_args={"timeout": 20})
+    engine = create_engine(checked, connect_args={"timeout": 20})
     event.listen(engine, "connect", _sqlite_pragmas)
     event.listen(engine, "begin", _sqlite_begin)
     return engine
@@ -130,14 +151,17 @@ def _sqlite_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-def open_catalogue(url: str, data_dir: Path) -> Catalogue:
-    """Open the catalogue and bring its schema up to date. Raises SettingsError or Missing with the next step."""
+def open_catalogue(url: str, data_dir: Path, *, moving: bool = False) -> Catalogue:
+    """Open the catalogue; an empty one is made. Raises SettingsError or Missing with the next step.
+
+    Only who is `moving` brings an older schema up to date: processes, no command that looks.
+    """
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
     catalogue = Catalogue(url)
     try:
         with open(data_dir / "catalogue.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            catalogue.upgrade()
+            catalogue.upgrade(older=moving)
     except exc.OperationalError as error:
         where = catalogue.engine.url.render_as_string(hide_password=True)
         cause = str(error.orig).splitlines()[0]

@@ -28,7 +28,8 @@ from appliance.catalogue.tables import (
 from appliance.completeness import Announcements, AssociationFact, FoundCount, Pauses, SeriesFact, StudyFacts
 from appliance.gaps import SeriesPlaces
 
-NOT_RECEIVED = ("result", "unreadable")  # states of instances that no source's count speaks of
+NOT_RECEIVED = ("result", "unreadable", "forgotten")  # states of instances that no source's count speaks of
+GONE = ("unreadable", "forgotten")
 PAUSE_KEPT = timedelta(days=7)
 RECEIVING = select(study.c.study_instance_uid).where(study.c.state == "receiving")
 
@@ -156,7 +157,7 @@ def _announcements(connection: Connection) -> dict[str, Announcements]:
     ).all()
     in_progress = {uid: int(count) for uid, count in running}
     told = _announced_of().subquery()
-    here = exists().where(instance.c.sop_instance_uid == told.c.sop_instance_uid, instance.c.state != "unreadable")
+    here = exists().where(instance.c.sop_instance_uid == told.c.sop_instance_uid, instance.c.state.not_in(GONE))
     counts = connection.execute(
         select(told.c.study_instance_uid, func.count(), func.sum(case((here, 0), else_=1))).group_by(
             told.c.study_instance_uid

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, case, func, select, true
 
+from appliance.catalogue.forgetting import forgotten_among
 from appliance.catalogue.tables import (
     association,
     event,
@@ -153,12 +154,13 @@ def studies(
         query = query.where(study.c.study_instance_uid.in_(with_it.where(_state() == outcome_is)))
     rows = connection.execute(query).all()
     uids = [row.study_instance_uid for row in rows]
-    outcomes, images = _outcomes(connection, uids), _images(connection, uids)
+    outcomes, images, gone = _outcomes(connection, uids), _images(connection, uids), forgotten_among(connection, uids)
     return [
         {
             **row._mapping,
             "outcomes": outcomes.get(row.study_instance_uid, []),
             "instances": images.get(row.study_instance_uid, 0),
+            "state": "forgotten" if row.study_instance_uid in gone else row.state,
         }
         for row in rows
     ]

@@ -14,8 +14,7 @@ from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from appliance.catalogue import events, unanswered
 from appliance.catalogue.outbox import address, withdraw
-from appliance.catalogue.tables import instance, job, job_destination, job_input, outbox, outcome, result
-from appliance.errors import Missing, SettingsError
+from appliance.catalogue.tables import instance, job, job_destination, job_input, outcome, result
 from appliance.job import ObjectReference, Prior, may_become
 
 MAX_ATTEMPTS = 3  # deaths of a worker under the same job
@@ -341,59 +340,3 @@ def fail_exhausted(connection: Connection, now: datetime) -> list[str]:
 def due_count(connection: Connection, now: datetime) -> int:
     """Return how many jobs a worker could claim now."""
     return len(connection.execute(select(job.c.id).where(_claimable(now)).limit(100)).all())
-
-
-def retry(connection: Connection, job_id: str, now: datetime) -> str:
-    """Queue a failed, unsuitable or cancelled job again, or its rejected deliveries. Returns the new state."""
-    row = _row(connection, job_id)
-    if row.state in ("running", "superseded") or row.state not in may_become("queued"):
-        raise SettingsError(f"job {job_id} is {row.state}; only failed, unsuitable or cancelled jobs can be retried")
-    _refuse_blocked(connection, row)
-    has_results = bool(results_of(connection, job_id))
-    state = "delivering" if has_results else "queued"
-    connection.execute(
-        update(job)
-        .where(job.c.id == job_id)
-        .values(state=state, reason="", attempts=0, errors=0, due_at=now, finished_at=None)
-    )
-    connection.execute(
-        update(outbox)
-        .where(outbox.c.job_id == job_id, outbox.c.state == "rejected")
-        .values(state="waiting", due_at=now, tries=0, answer="")
-    )
-    events.record(connection, "job_retried", study=row.study_instance_uid, job=job_id)
-    return state
-
-
-def _refuse_blocked(connection: Connection, row: Any) -> None:
-    """Raise SettingsError when the study contradicts itself: no result of it may leave."""
-    blocked = connection.execute(
-        select(outcome.c.reason).where(
-            outcome.c.study_instance_uid == row.study_instance_uid,
-            outcome.c.package == row.package,
-            outcome.c.outcome == "failed",
-            outcome.c.job_id.is_(None),
-        )
-    ).scalar()
-    if blocked:
-        raise SettingsError(f"job {row.id} cannot be retried: {blocked}")
-
-
-def cancel(connection: Connection, job_id: str, now: datetime) -> None:
-    """Cancel a job that has no results yet; a running one is stopped at its next heartbeat."""
-    row = _row(connection, job_id)
-    done = connection.execute(
-        update(job)
-        .where(job.c.id == job_id, job.c.state.in_(may_become("cancelled")))
-        .values(state="cancelled", reason="cancelled by an operator", finished_at=now, token=job.c.token + 1)
-    )
-    if done.rowcount != 1:
-        raise SettingsError(f"job {job_id} is {row.state}; only queued or running jobs can be cancelled")
-    events.record(connection, "job_cancelled", study=row.study_instance_uid, job=job_id)
-
-
-def _row(connection: Connection, job_id: str) -> Any:
-    row = connection.execute(select(job).where(job.c.id == job_id)).one_or_none()
-    if row is None:
-        raise Missing(f"there is no job {job_id}; `curie jobs list` shows them")
-    return row

@@ -130,6 +130,12 @@ def withdraw(connection: Connection, job_id: str, reason: str) -> int:
     return int(done.rowcount)
 
 
+def drop(connection: Connection, job_id: str) -> None:
+    """Drop the rows of a job's results, of which no file is here any more; the events of their delivery stay."""
+    connection.execute(delete(outbox).where(outbox.c.job_id == job_id))
+    connection.execute(delete(result).where(result.c.job_id == job_id))
+
+
 def not_taken_by(connection: Connection) -> list[dict[str, Any]]:
     """Return what destinations were offered and do not take: destination, role, how often, and the latest answer."""
     refused = (outbox.c.state == "withdrawn", outbox.c.answer.not_like(f"{NOT_SENT}%"))

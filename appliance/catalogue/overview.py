@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, func, or_, select
 
 from appliance.catalogue import corrections, events, notices, outbox, workitems
+from appliance.catalogue.forgetting import Forgotten, forgotten, forgotten_among
 from appliance.catalogue.passports import passport
 from appliance.catalogue.tables import instance, job, outcome, result, study
 from appliance.catalogue.tables import outbox as outbox_table
@@ -47,7 +48,7 @@ def status(connection: Connection) -> dict[str, Any]:
         "instances": _count_by(
             connection,
             instance.c.state,
-            ("current", "replaced", "conflict", "result", "document", "unreadable"),
+            ("current", "replaced", "conflict", "result", "document", "unreadable", "forgotten"),
         ),
     }
 
@@ -79,10 +80,11 @@ def studies(connection: Connection, limit: int = 100) -> list[dict[str, Any]]:
     rows = connection.execute(
         select(study, images.label("instances")).order_by(study.c.last_received_at.desc()).limit(limit)
     ).all()
-    return [_study_record(row) for row in rows]
+    gone = forgotten_among(connection, [row.study_instance_uid for row in rows])
+    return [_study_record(row, gone.get(row.study_instance_uid)) for row in rows]
 
 
-def _study_record(row: Any) -> dict[str, Any]:
+def _study_record(row: Any, gone: Forgotten | None) -> dict[str, Any]:
     return {
         "study_instance_uid": row.study_instance_uid,
         "accession_number": row.accession_number,
@@ -91,6 +93,7 @@ def _study_record(row: Any) -> dict[str, Any]:
         "first_received_at": iso(row.first_received_at),
         "last_received_at": iso(row.last_received_at),
         "complete": _complete(row),
+        "forgotten": gone and gone.record(),
     }
 
 
@@ -101,7 +104,10 @@ def _complete(row: Any) -> dict[str, Any] | None:
 
 
 def held(connection: Connection, uids: list[str]) -> dict[str, Held]:
-    """Return what is known of studies: how many images were received, and how many results destinations have."""
+    """Return what is known of studies: how many images were received, and how many results destinations have.
+
+    Images of a forgotten study count: nobody is to fetch it again by chance.
+    """
     found: dict[str, list[int]] = {}
     for at in range(0, len(uids), 500):
         some = uids[at : at + 500]
@@ -149,6 +155,7 @@ def explain(connection: Connection, study_uid: str) -> dict[str, Any]:
         .group_by(instance.c.state)
     ).all()
     by_state = {state: int(number) for state, number in images}
+    gone = forgotten(connection, study_uid)
     decided = connection.execute(
         select(outcome).where(outcome.c.study_instance_uid == study_uid).order_by(outcome.c.route)
     ).all()
@@ -159,6 +166,7 @@ def explain(connection: Connection, study_uid: str) -> dict[str, Any]:
         "complete": _complete(row),
         "instances": by_state.get("current", 0),
         "instances_by_state": by_state,
+        "forgotten": gone and gone.record(),
         "workitems": workitems.of_study(connection, study_uid),
         "corrections": corrections.of_study(connection, study_uid),
         "outcomes": [_outcome(connection, one, row.last_received_at) for one in decided]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from appliance.catalogue import packages
-from appliance.catalogue.tables import instance, job, job_input, rejection
+from appliance.catalogue.tables import instance, job, job_input, rejection, result
 
 
 def passport(connection: Connection, job_id: str) -> dict[str, Any]:
     """Return what the catalogue knows of how a job's results came about."""
     row = connection.execute(select(job).where(job.c.id == job_id)).one()
+    made_at = connection.execute(select(func.min(result.c.created_at)).where(result.c.job_id == job_id)).scalar()
     return {
         "input_set": row.input_set,
         "inputs": inputs(connection, job_id),
@@ -26,6 +27,7 @@ def passport(connection: Connection, job_id: str) -> dict[str, Any]:
         "attempts": row.attempts,
         "queued_at": _iso(row.created_at),
         "started_at": _iso(row.started_at),
+        "made_at": _iso(made_at),  # when the results were written; the job ends when they are delivered
         "finished_at": _iso(row.finished_at),
         "supersedes": row.supersedes or "",
         "rejected_inputs": _rejected(connection, job_id),

@@ -181,13 +181,22 @@ def row_at(connection: Connection, path: str) -> tuple[int, str] | None:
     return (row.id, row.state) if row else None
 
 
-def keep_file(connection: Connection, id: int, new: ReceivedInstance) -> None:
-    """Let a row have this file: the one it had was deleted by retention, or is this one."""
+def keep_file(connection: Connection, id: int, new: ReceivedInstance) -> bool:
+    """Let a row have this file, and return whether retention had deleted the one it had; else that one is this one."""
+    removed = connection.execute(select(instance.c.file_removed).where(instance.c.id == id)).scalar()
     connection.execute(
         update(instance)
         .where(instance.c.id == id)
         .values(path=new.path, bytes=new.bytes, transfer_syntax_uid=new.transfer_syntax_uid, file_removed=0)
     )
+    return bool(removed)
+
+
+def fill_anew(connection: Connection, id: int, new: ReceivedInstance, revision: int) -> None:
+    """Let a forgotten row hold again what it held: the same content came."""
+    again = {"file_removed": 0, "times_received": instance.c.times_received + 1}
+    values = _columns(new, revision, new.state) | again
+    connection.execute(update(instance).where(instance.c.id == id).values(**values))
 
 
 def make_current(connection: Connection, id: int, revision: int) -> None:

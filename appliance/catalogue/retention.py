@@ -1,4 +1,8 @@
-"""Queries of retention: which spool files nobody needs any more. It must never name a file that a job reads."""
+"""Queries of retention: which spool files nobody needs any more. It must never name a file that a job reads.
+
+Files count from when their instance came first, of which evidence and passports speak. Where removed ones came again,
+the whole study counts from the event that says so.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,13 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, or_, select, update
 
-from appliance.catalogue.tables import instance, job, job_input, outbox, study
+from appliance.catalogue.tables import event, instance, job, job_input, outbox, study
+
+CAME_AGAIN = "removed_images_returned"
 
 
 def removable_files(connection: Connection, before: datetime, limit: int = 500) -> list[tuple[int, str]]:
-    """Return (row id, path) of spool files received before a moment that no job or delivery needs, oldest first."""
+    """Return (row id, path) of spool files from before a moment that no job or delivery needs, oldest first."""
     needed = (
         select(job_input.c.instance_id)
         .join(job, job.c.id == job_input.c.job_id)
@@ -23,6 +29,7 @@ def removable_files(connection: Connection, before: datetime, limit: int = 500) 
         .where(outbox.c.state == "waiting")
     )
     receiving = select(study.c.study_instance_uid).where(or_(study.c.state == "receiving", study.c.routed == 0))
+    again = select(event.c.study_instance_uid).where(event.c.kind == CAME_AGAIN, event.c.at >= before)
     rows = connection.execute(
         select(instance.c.id, instance.c.path)
         .where(
@@ -32,6 +39,7 @@ def removable_files(connection: Connection, before: datetime, limit: int = 500) 
                 instance.c.id.not_in(needed),
                 instance.c.id.not_in(waiting),
                 instance.c.study_instance_uid.not_in(receiving),
+                instance.c.study_instance_uid.not_in(again),
             )
         )
         .order_by(instance.c.received_at)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from appliance.catalogue import events
+from appliance.catalogue import events, forgetting
 from appliance.catalogue.adoption import adopt
 from appliance.catalogue.rejections import rejected
 from appliance.catalogue.tables import (
@@ -220,9 +220,10 @@ def _answered(connection: Connection, before: str | None, digest: str, target: R
     """
     if before is None or target.anew:
         return None
-    row = connection.execute(select(job.c.input_set, job.c.package, job.c.state).where(job.c.id == before)).one()
+    row = connection.execute(select(job).where(job.c.id == before)).one()
     same = (row.input_set, row.package) == (digest, target.package)
-    return before if same and row.state not in ("failed", "cancelled", "superseded") else None
+    ended = row.state in ("failed", "cancelled", "superseded") or forgetting.answer_is_gone(connection, row)
+    return before if same and not ended else None
 
 
 def _last_with_results(connection: Connection, job_id: str | None) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, Text, cast, insert, or_, select, update
 
 from appliance.catalogue.evidence import observe_pause
 from appliance.catalogue.receiving import ReceivedInstance, upsert
@@ -112,17 +112,20 @@ def grow_series(connection: Connection, new: Sequence[ReceivedInstance]) -> None
 def _touch_series(connection: Connection, first: ReceivedInstance, counts: Sequence[int]) -> None:
     key = {"study_instance_uid": first.study_instance_uid, "series_instance_uid": first.series_instance_uid}
     values = {**key, "modality": first.modality, "attributes": first.attributes}
+    mine = [series.c[name] == value for name, value in key.items()]
     connection.execute(upsert(connection, series).values(**values).on_conflict_do_nothing())
+    if first.attributes:
+        blank = cast(series.c.attributes, Text) == "{}"
+        connection.execute(update(series).where(*mine, blank).values(attributes=first.attributes))
     if counts:
-        mine = [series.c[name] == value for name, value in key.items()]
         less = or_(series.c.expected.is_(None), series.c.expected < max(counts))
         connection.execute(update(series).where(*mine, less).values(expected=max(counts)))
 
 
 def has_series(connection: Connection, study_uid: str, series_uid: str) -> bool:
-    """Return whether the series has a row."""
+    """Return whether the series has a row with its attributes; they go with a study that is forgotten."""
     mine = (series.c.study_instance_uid == study_uid, series.c.series_instance_uid == series_uid)
-    return connection.execute(select(series.c.series_instance_uid).where(*mine)).first() is not None
+    return bool(connection.execute(select(series.c.attributes).where(*mine)).scalar())
 
 
 def is_complete(connection: Connection, study_uid: str) -> bool:

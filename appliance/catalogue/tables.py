@@ -103,6 +103,7 @@ instance = Table(
     Column("patient_key", String(64), nullable=False),  # digest: tells patients apart, names none
     # current: the newest revision · replaced: an older header · conflict: other pixels under this UID
     # result: made by a curie · document: no images, opens no input set · unreadable: set aside
+    # forgotten: its file is gone, and what told of the patient
     Column("state", String(16), nullable=False),
     Column("geometry", JSON, nullable=False),
     Column("number", Integer),  # Instance Number (0020,0013)

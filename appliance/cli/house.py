@@ -39,7 +39,7 @@ class House:
         lock = claim_folder(self.settings.data_dir)
         try:
             self.supervisor = Supervisor(_children(self.settings, self.file), self.errors_to)
-            self.catalogue = open_catalogue(self.settings.catalogue_url, self.settings.data_dir)
+            self.catalogue = open_catalogue(self.settings.catalogue_url, self.settings.data_dir, moving=True)
             self.supervisor.start()
             yield
         finally:

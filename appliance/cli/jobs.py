@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 from typing import Annotated
 
 import typer
 
-from appliance.catalogue import jobs as queries
-from appliance.catalogue import notices, overview
+from appliance.catalogue import orders, overview
 from appliance.catalogue.connection import now
 from appliance.cli.output import ConfigOption, JsonOption, console, print_json, print_table, reading, writing
 from appliance.errors import SettingsError
@@ -55,10 +55,7 @@ def show_job(job: JobArgument, json: JsonOption = False, config: ConfigOption = 
 def retry_job(job: JobArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
     """Queue a failed, unsuitable or cancelled job again; what a destination or recipient refused is sent again."""
     with writing(config) as connection:
-        told_again = notices.retry(connection, job, now())
-        state = str(overview.job_record(connection, job)["state"])
-        if not told_again or state != "completed":
-            state = queries.retry(connection, job, now())
+        state = orders.retry(connection, job, getpass.getuser(), now())
     print_json({"id": job, "state": state}) if json else console.print(f"job {job} is {state}")
 
 
@@ -66,5 +63,5 @@ def retry_job(job: JobArgument, json: JsonOption = False, config: ConfigOption =
 def cancel_job(job: JobArgument, json: JsonOption = False, config: ConfigOption = None) -> None:
     """Cancel a queued or running job; a running one ends within seconds."""
     with writing(config) as connection:
-        queries.cancel(connection, job, now())
+        orders.cancel(connection, job, getpass.getuser(), now())
     print_json({"id": job, "state": "cancelled"}) if json else console.print(f"job {job} is cancelled")

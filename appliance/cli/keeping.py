@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import getpass
-from datetime import datetime
+import hashlib
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,13 +18,15 @@ from appliance.settings import Settings, find_file, load
 if TYPE_CHECKING:
     from appliance.catalogue import Catalogue
 
-PATTERN = "curie-*.tar"
+MOMENT = "[0-9]" * 8 + "T" + "[0-9]" * 12 + "Z"  # UTC, as `backup` writes it
 
 
 def backup(
-    folder: Annotated[Path, typer.Argument(help="Where curie-TIME.tar goes; another disk than the data's.")],
+    folder: Annotated[Path, typer.Argument(help="Where curie-NAME-TIME.tar goes; another disk than the data's.")],
     images: Annotated[bool, typer.Option(help="With the spool: images that were received.")] = True,
-    keep: Annotated[int, typer.Option(help="Delete all but so many of the newest there; 0: none.", min=0)] = 0,
+    keep: Annotated[
+        int, typer.Option(help="Delete all but so many of this appliance's newest there; 0: none.", min=0)
+    ] = 0,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
@@ -34,7 +38,7 @@ def backup(
     settings = load(file)
     if not folder.is_dir():
         raise SettingsError(f"{folder} is no folder; make it first, readable by the user of curie alone")
-    target = folder / f"curie-{datetime.now():%Y%m%dT%H%M%S%f}.tar"
+    target = folder / f"{own_name(settings)}-{datetime.now(UTC):%Y%m%dT%H%M%S%f}Z.tar"
     catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
     try:
         made = copies.write(settings, file, catalogue, target, images=images)
@@ -42,7 +46,7 @@ def backup(
             events.record(connection, "backup_written", who=getpass.getuser(), files=len(made.files), images=images)
     finally:
         catalogue.close()
-    for old in sorted(folder.glob(PATTERN))[:-keep] if keep else []:
+    for old in sorted(folder.glob(f"{own_name(settings)}-{MOMENT}.tar"))[:-keep] if keep else []:
         old.unlink()
     for path in outside(settings):
         complain(f"not in the backup, keep a copy of it: {path}")
@@ -50,6 +54,12 @@ def backup(
         print_json({"path": str(target.absolute()), "files": len(made.files), "bytes": made.size, "gone": made.gone})
         return
     console.print(f"wrote {target}: {len(made.files)} files, {made.size / 1e6:.1f} MB; it holds keys", markup=False)
+
+
+def own_name(settings: Settings) -> str:
+    """Return how the backups of this appliance begin, and of no other: many are called alike."""
+    name = re.sub(r"[^a-z0-9]+", "-", settings.appliance.name.lower()).strip("-")[:40] or "appliance"
+    return f"curie-{name}-{hashlib.sha256(settings.appliance_uid.encode()).hexdigest()[:6]}"
 
 
 def outside(settings: Settings) -> list[Path]:
@@ -75,7 +85,7 @@ def restore(
     except SettingsError as error:
         raise SettingsError(f"{error}; `tar -xf {file} {copies.SETTINGS}` gives you the one of then") from None
     if not file.is_file():
-        raise Missing(f"{file} is no file; name one that `curie backup` wrote, {PATTERN}")
+        raise Missing(f"{file} is no file; name one that `curie backup` wrote, curie-NAME-TIME.tar")
     with claim_folder(settings.data_dir):
         told = copies.restore(settings, file, lambda: open_catalogue(settings.catalogue_url, settings.data_dir))
         catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
@@ -100,7 +110,7 @@ def downgrade(
 
     settings = load(config)
     with claim_folder(settings.data_dir):
-        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir)
+        catalogue = open_catalogue(settings.catalogue_url, settings.data_dir, moving=yes)
         try:
             _refuse_while_running(catalogue)
             lost = catalogue.only_since(schema)

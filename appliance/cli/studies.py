@@ -35,10 +35,15 @@ def list_studies(
         print_json(found)
         return
     rows = [
-        (s["study_instance_uid"], s["accession_number"], s["state"], s["instances"], s["last_received_at"])
+        (s["study_instance_uid"], s["accession_number"], _state(s), s["instances"], s["last_received_at"])
         for s in found
     ]
     print_table(("study", "accession", "state", "images", "last received"), rows)
+
+
+def _state(told: dict[str, Any]) -> str:
+    gone = told["forgotten"]
+    return f"forgotten on {gone['at'][:10]} by {gone['who']}" if gone else str(told["state"])
 
 
 app.command("replay")(replay.replay)
@@ -47,7 +52,7 @@ app.command("replay")(replay.replay)
 @app.command("forget")
 def forget_study(
     study: StudyArgument,
-    reason: Annotated[str, typer.Option(help="Why; it is recorded. Name no patient.")],
+    reason: Annotated[str, typer.Option(help="Why; it stays on record, for every viewer to read. Write no name.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     json: JsonOption = False,
     config: ConfigOption = None,
@@ -55,7 +60,7 @@ def forget_study(
     """Delete images, results and training cases of a study, and what its rows tell of the patient; the record stays.
 
     What a PACS holds is the PACS's; what was learned in past rounds cannot be unlearned. `curie federation opt-out`
-    keeps a patient out of training from then on.
+    keeps a patient out of training from then on. Backups hold the study until they are overwritten.
     """
     from appliance.catalogue import open_catalogue
     from workers.forgetting import forget
@@ -72,11 +77,16 @@ def forget_study(
         left = forget(settings, catalogue, uid, getpass.getuser(), reason)
     finally:
         catalogue.close()
-    told = {"study_instance_uid": uid} | {name: len(paths) for name, paths in asdict(left).items()}
+    counts = {name: len(getattr(left, name)) for name in ("images", "results", "cases")}
     if json:
-        print_json(told)
+        print_json({"study_instance_uid": uid, **counts, "before": left.before and left.before.record()})
         return
-    console.print(f"{told['images']} images, {told['results']} results and {told['cases']} training cases are deleted")
+    if left.before:
+        console.print(f"it was {left.before} already; nothing is recorded", markup=False)
+        return
+    console.print(
+        f"{counts['images']} images, {counts['results']} results and {counts['cases']} training cases are deleted"
+    )
 
 
 @app.command("show")
@@ -161,6 +171,8 @@ def without_route(settings: Any, versions: Sequence[VersionRow], told: dict[str,
 def _print_explanation(told: dict[str, Any]) -> None:
     complete = told["complete"]
     console.print(f"study {told['study_instance_uid']}: {told['instances']} images")
+    if told["forgotten"]:
+        console.print(f"{_state(told)}: images, results and training cases are deleted", markup=False)
     console.print(_completeness(complete) if complete else "still receiving")
     for asked in told["workitems"]:
         console.print(_workitem(asked), markup=False)
@@ -237,6 +249,6 @@ def _print_passport(held: dict[str, Any]) -> None:
         second = f" and {by['second_person']}" if by["second_person"] else ""
         signed += f"; made active {by['at']} by {by['by']}{second}: {by['reason']}"
     console.print(signed, markup=False)
-    console.print(f"  made by Petite Curie {held['software']} on {held['worker']}, {held['finished_at']}", markup=False)
+    console.print(f"  made by Petite Curie {held['software']} on {held['worker']}, {held['made_at']}", markup=False)
     for one in held["rejected_inputs"][:1]:
         console.print(f"  [red]its images were rejected at the source[/] ({one['code']}, {one['at']})")

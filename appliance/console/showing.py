@@ -23,6 +23,7 @@ SIGNS = {
     "completed": "✓", "committed": "✓", "delivered": "✓", "active": "✓", "healthy": "✓", "published": "✓",
     "failed": "✕", "rejected": "✕", "away": "✕", "refused": "✕", "conflict": "✕", "fell_back": "✕",
     "unsuitable": "○", "not_routed": "○", "cancelled": "○", "superseded": "○", "withdrawn": "○", "retired": "○",
+    "forgotten": "○",
     "queued": "…", "pending": "…", "waiting": "…", "receiving": "…", "running": "▸", "delivering": "▸",
     "shadow": "◐", "candidate": "◔", "installed": "◌", "complete": "✓", "ready": "✓", "promoted": "✓",
 }  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tarfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +103,24 @@ def test_a_damaged_backup_is_refused_and_leaves_nothing(copy: Path, tmp_path: Pa
     assert [one.name for one in (other / "curie-data").iterdir()] == ["up.lock"]
 
 
+def test_what_was_kept_under_another_uid_is_refused_before_anything_is_written(copy: Path, tmp_path: Path) -> None:
+    assert curie("init", str(tmp_path / "other"), cwd=tmp_path).returncode == 0
+    other = tmp_path / "other"
+    before = sorted(other.rglob("*"))
+    ran = curie("restore", str(copy), cwd=other)
+    assert ran.returncode == 2
+    with tarfile.open(copy) as archive:
+        told = json.loads(archive.extractfile("MANIFEST.json").read())  # type: ignore[union-attr]
+    assert f'[appliance]: uid = "{told["appliance"]}"' in " ".join(ran.stderr.split())
+    assert {one.name for one in set(other.rglob("*")) - set(before)} <= {"curie-data", "up.lock"}
+
+
 def test_a_backup_that_is_not_there_is_said_with_the_next_step(home: Path, tmp_path: Path) -> None:
     ran = curie("restore", str(tmp_path / "nothing.tar"), cwd=home)
     assert ran.returncode == 3
-    assert "nothing.tar is no file; name one that `curie backup` wrote, curie-*.tar" in " ".join(ran.stderr.split())
+    assert "nothing.tar is no file; name one that `curie backup` wrote, curie-NAME-TIME.tar" in " ".join(
+        ran.stderr.split()
+    )
 
 
 def test_nothing_is_restored_over_anything(home: Path, copy: Path) -> None:
@@ -113,16 +129,28 @@ def test_nothing_is_restored_over_anything(home: Path, copy: Path) -> None:
     assert "empty data_dir" in ran.stderr
 
 
-def test_images_may_be_left_out_and_old_copies_go(home: Path, copy: Path) -> None:
-    for number in (1, 2):
-        (copy.parent / f"curie-2000010{number}T000000.tar").write_bytes(b"old")
-    (copy.parent / "other.tar").write_bytes(b"not ours")
-    ran = curie("backup", str(copy.parent), "--no-images", "--keep", "2", cwd=home)
+def test_images_may_be_left_out_and_old_copies_of_ours_go(home: Path, copy: Path) -> None:
+    beginning = copy.name[: -len("20260101T000000000000Z.tar")]
+    ours = [f"{beginning}2000010{number}T000000000000Z.tar" for number in (1, 2)]
+    others = ["curie-20000101T000000000000.tar", f"{beginning}of-another-20000101T000000000000Z.tar", "other.tar"]
+    for name in (*ours, *others):
+        (copy.parent / name).write_bytes(b"x")
+    ran = curie("backup", str(copy.parent), "--no-images", "--keep", "2", "--json", cwd=home)
     assert ran.returncode == 0, ran.stderr
-    left = sorted(one.name for one in copy.parent.iterdir())
-    assert (len(left), left[0], left[2]) == (3, copy.name, "other.tar")
-    with tarfile.open(copy.parent / left[1]) as archive:
+    newest = Path(json.loads(ran.stdout)["path"])
+    assert {one.name for one in copy.parent.iterdir()} == {copy.name, newest.name, *others}
+    with tarfile.open(newest) as archive:
         assert not [one for one in archive.getnames() if one.startswith("data/spool")]
+
+
+def test_a_copy_bears_name_and_time_of_its_appliance(home: Path, copy: Path, tmp_path: Path) -> None:
+    assert re.fullmatch(r"curie-curie-[0-9a-f]{6}-\d{8}T\d{12}Z\.tar", copy.name)
+    written = datetime.strptime(copy.name.rpartition("-")[2], "%Y%m%dT%H%M%S%fZ.tar").replace(tzinfo=UTC)
+    assert abs(datetime.now(UTC) - written) < timedelta(minutes=1)
+    assert curie("init", str(tmp_path / "twin"), cwd=tmp_path).returncode == 0
+    ran = curie("backup", str(copy.parent), "--keep", "1", cwd=tmp_path / "twin")
+    assert ran.returncode == 0, ran.stderr
+    assert copy.exists(), "another appliance of the same name"
 
 
 def test_rows_go_from_one_database_into_another_only_if_it_is_empty(catalogue: Catalogue, tmp_path: Path) -> None:

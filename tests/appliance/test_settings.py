@@ -197,6 +197,7 @@ def test_an_empty_file_has_the_defaults_and_a_uid() -> None:
         ('[[routes]]\nname = "r"\npackage = "p"\nmatch = { Modality = { about = 1 } }', ["min, max, regex"]),
         ('[[routes]]\nname = "r"\npackage = "p"\nmatch = { Modality = { regex = "(" } }', ["regex", "'('"]),
         ('[broker]\nurl = "amqp://x"', ["broker.url", "amqp://x"]),
+        ('[broker]\nurl = "amqp://a:b@x"', ["broker.url = 'amqp:…'", "embedded", "redis://", "rediss://"]),
         ('[worker]\nbackends = ["cuda"]', ["worker.backends", "'cuda'", "'openvino'"]),
         ("not toml", ["not valid TOML"]),
     ],
@@ -209,6 +210,22 @@ def test_bad_settings_name_the_key_and_what_is_allowed(text: str, wanted: list[s
     assert str(FILE) in sentence
     for part in wanted:
         assert part in sentence
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[broker]\nurl = "amqp://a:secretpw@h"',
+        '[broker]\nurl = "redis:/:secretpw@h"',
+        'broker = "redis://:secretpw@h"',
+        'broker = [{ url = "redis://:secretpw@h" }]',
+        '[console]\nurl = "https://a:secretpw@h"',
+    ],
+)
+def test_no_password_is_quoted(text: str) -> None:
+    with pytest.raises(SettingsError, match="is not allowed") as refused:
+        parse(text, FILE)
+    assert "secretpw" not in str(refused.value)
 
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import update
 
 from appliance import watch
 from appliance.alarms import Facts
-from appliance.catalogue import Catalogue, events, gauges, jobs, outbox, processes
+from appliance.catalogue import Catalogue, events, gauges, jobs, orders, outbox, processes
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import NewResult
 from appliance.catalogue.tables import job, result
@@ -95,7 +95,7 @@ def test_what_failed_or_was_rejected_counts_for_a_day_or_until_it_is_tried_again
     late = seen(settings, catalogue, now() + timedelta(days=1))
     assert (late.rejected, late.failed, late.fell_back, late.conflicting) == ({}, {}, (), 0)
     with catalogue.write() as connection:
-        jobs.retry(connection, number, now())
+        orders.retry(connection, number, "marie", now())
     found = seen(settings, catalogue)
     assert (found.rejected, found.failed) == ({}, {})
 

@@ -8,18 +8,19 @@ import time
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import pytest
 from pydicom import Dataset
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
-from appliance.catalogue import Catalogue, evidence, outbox, overview, receiving, retention, routing, studies
+from appliance.catalogue import Catalogue, events, evidence, outbox, overview, receiving, retention, routing, studies
 from appliance.catalogue.connection import now
-from appliance.catalogue.tables import association, instance
+from appliance.catalogue.tables import association, instance, study
 from dicom_nodes.indexer import (
     AssociationEnded,
     AssociationOpened,
@@ -256,6 +257,31 @@ def test_a_resent_file_after_retention_is_kept_again(indexer: Indexer) -> None:
     (row,) = rows(indexer)
     assert row.file_removed == 0
     assert (indexer.spool.folder / row.path).exists()
+
+
+def test_what_comes_again_after_retention_is_kept_for_as_long_once_more(indexer: Indexer) -> None:
+    first, other = series(Phantom(slices=1)), series(replace(Phantom(slices=1), study=2))
+    send(indexer, *first, *other)
+    indexer.close()
+    month_ago, kept_for = now() - timedelta(days=40), timedelta(days=30)
+    with indexer.catalogue.write() as connection:
+        connection.execute(update(instance).values(received_at=month_ago))
+        connection.execute(update(study).values(state="complete", routed=1))
+        old = retention.removable_files(connection, now() - kept_for)
+        retention.mark_removed(connection, [id for id, _ in old])
+    assert len(old) == 2
+    for _, path in old:
+        indexer.spool.remove(path)
+    again = Indexer(indexer.catalogue, indexer.spool)
+    again.start()
+    send(again, *first)
+    assert [row.file_removed for row in rows(again)] == [0, 1]
+    with indexer.catalogue.read() as connection:
+        assert retention.removable_files(connection, now() - kept_for) == []
+        assert len(retention.removable_files(connection, now() + timedelta(seconds=1))) == 1
+        told = events.of_study(connection, str(first[0].StudyInstanceUID))
+        assert connection.execute(select(instance.c.received_at)).scalars().first() == month_ago
+    assert [one["detail"] for one in told if one["kind"] == retention.CAME_AGAIN] == [{"count": 1}]
 
 
 @pytest.mark.parametrize(

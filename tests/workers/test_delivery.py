@@ -15,7 +15,7 @@ import pytest
 from pydicom import Dataset
 from sqlalchemy import select, update
 
-from appliance.catalogue import Catalogue, jobs, outbox, overview
+from appliance.catalogue import Catalogue, jobs, orders, outbox, overview
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import NewResult
 from appliance.catalogue.tables import outbox as outbox_table
@@ -145,7 +145,7 @@ def test_a_refusal_is_shown_and_retried_on_request(
     pacs.stop()
     pacs.start()
     with catalogue.write() as connection:
-        assert jobs.retry(connection, job, now()) == "delivering"
+        assert orders.retry(connection, job, "marie", now()) == "delivering"
     Delivery(settings, catalogue).step()
     assert job_state(catalogue, job) == "completed"
 

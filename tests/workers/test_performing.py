@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from appliance.catalogue import Catalogue, jobs, overview, workitems
+from appliance.catalogue import Catalogue, jobs, orders, overview, workitems
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import Claim
 from appliance.catalogue.tables import job, workitem
@@ -264,7 +264,7 @@ def test_a_job_that_ends_otherwise_cancels_the_workitem(
     (one,) = asked.jobs()
     with asked.catalogue.write() as connection:
         if ending == "cancelled":
-            jobs.cancel(connection, one.id, now())
+            orders.cancel(connection, one.id, "marie", now())
         else:
             held = jobs.claim(connection, "w", now())
             assert held is not None

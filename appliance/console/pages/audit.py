@@ -30,6 +30,8 @@ KINDS = {
     "patient_opted_out": "patient opted out of learning",
     "patient_opted_in": "opting out undone",
     "job_cancelled": "job cancelled",
+    "study_forgotten": "study forgotten",
+    "forgotten_study_returned": "forgotten study sent again",
 }
 WHO = ("who", "person")  # where an event holds who it was
 

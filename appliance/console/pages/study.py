@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
-from appliance.catalogue import events, flow, jobs, notices, overview, packages
+from appliance.catalogue import events, flow, forgetting, jobs, orders, overview, packages
 from appliance.catalogue.connection import now
 from appliance.console.identity import identifiers_in
 from appliance.console.pictures import Order
@@ -114,7 +115,7 @@ def identifiers(visit: Visit) -> Response:
         file = flow.image_of(connection, overview.find_study(connection, uid))
         events.record(connection, "identifiers_shown", who=visit.visitor.name, study=uid, address=visit.address)
     if file is None:
-        raise Missing("the images of this study were removed (spool.keep_days); look it up in the PACS")
+        raise _removed(visit, "the images of this study were removed (spool.keep_days); look it up in the PACS")
     found = identifiers_in(visit.desk.settings.spool_dir / file)
     if visit.in_place:
         return visit.show("identifiers.html", identifiers=found)
@@ -135,27 +136,25 @@ def picture(visit: Visit) -> Response:
         str(settings.results_dir / seg["path"]),
         f"{record['package']}@{record['version']}",
     )
-    _require_files(order)
+    if not all(Path(one).exists() for one in (*order.images, order.segmentation)):
+        raise _removed(visit, "the images were removed (spool.keep_days); the result is in the PACS")
     png = visit.desk.pictures.of(seg["sha256"], order)
     return Response(png, media_type="image/png", headers={"Cache-Control": "no-store"})
 
 
-def _require_files(order: Order) -> None:
-    from pathlib import Path
-
-    if not all(Path(one).exists() for one in (*order.images, order.segmentation)):
-        raise Missing("the images were removed (spool.keep_days); the result is in the PACS")
+def _removed(visit: Visit, otherwise: str) -> Missing:
+    """Return what to say of files that are gone: that the study was forgotten, or how it came otherwise."""
+    with visit.desk.catalogue.read() as connection:
+        gone = forgetting.forgotten(connection, visit.path["study"])
+    return Missing(f"the study was {gone}; its images and results are deleted here" if gone else otherwise)
 
 
 def retry(visit: Visit) -> Response:
     """Queue a job again, as `curie jobs retry` does."""
-    job, at = visit.path["job"], now()
+    job = visit.path["job"]
     with visit.desk.catalogue.write() as connection:
         record = overview.job_record(connection, job)
         if record["study_instance_uid"] != visit.path["study"]:
             raise SettingsError("this job is of another study")
-        told_again = notices.retry(connection, job, at)
-        if not told_again or record["state"] != "completed":
-            jobs.retry(connection, job, at)
-        events.record(connection, "job_retried", who=visit.visitor.name, study=visit.path["study"], of_job=job)
+        orders.retry(connection, job, visit.visitor.name, now())
     return RedirectResponse(f"/studies/{visit.path['study']}", 303)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, update
 
-from appliance.catalogue import Catalogue, adoption, comparisons, outbox, overview, routing
+from appliance.catalogue import Catalogue, adoption, comparisons, orders, outbox, overview, routing
 from appliance.catalogue.connection import now
 from appliance.catalogue.tables import job, study
 from appliance.errors import SettingsError
@@ -243,4 +243,4 @@ def test_a_superseded_job_is_not_retried_by_a_person(catalogue: Catalogue, shado
     with catalogue.write() as connection:
         connection.execute(update(job).values(state="superseded"))
         with pytest.raises(SettingsError, match="superseded"):
-            adoption.jobs.retry(connection, shadowed, now())
+            orders.retry(connection, shadowed, "marie", now())

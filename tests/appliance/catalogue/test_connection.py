@@ -48,6 +48,25 @@ def test_a_database_that_is_away_is_named(tmp_path: Path) -> None:
         open_catalogue(f"sqlite:///{tmp_path}/no/such/folder/c.db", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgres://a:secretpw@h/db",
+        "postgresql://a:secretpw@h/db",
+        "mysql://a:secretpw@h/db",
+        "postgresql+psycopg://a:secretpw@h:port/db",
+        "postgresql+psycopg://a:x@secretpw@h/db",
+        "postgresql+psycopg:/a:secretpw@h/db",
+        "a:secretpw@h",
+        "sqlite+mumble:///secretpw",
+    ],
+)
+def test_a_bad_url_never_shows_its_password(url: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"catalogue\.url = .*sqlite:///FILE or postgresql\+psycopg://") as refused:
+        open_catalogue(url, tmp_path)
+    assert "secretpw" not in str(refused.value)
+
+
 def test_a_bad_url_is_a_setting(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"catalogue\.url"):
         open_catalogue("mumble://x", tmp_path)

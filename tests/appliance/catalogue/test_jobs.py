@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.catalogue import Catalogue, jobs, open_catalogue, outbox, overview
+from appliance.catalogue import Catalogue, jobs, open_catalogue, orders, outbox, overview
 from appliance.catalogue.connection import now
 from appliance.catalogue.jobs import Claim, Fenced, NewResult
 from appliance.errors import Missing, SettingsError
@@ -126,7 +126,7 @@ def test_a_worker_that_dies_three_times_fails_the_job_and_retry_revives_it(catal
         assert jobs.fail_exhausted(connection, now() + LATER * 4) == [job]
     assert state(catalogue, job) == "failed"
     with catalogue.write() as connection:
-        assert jobs.retry(connection, job, now()) == "queued"
+        assert orders.retry(connection, job, "marie", now()) == "queued"
     assert claim(catalogue) is not None
 
 
@@ -159,16 +159,16 @@ def test_cancelling_a_running_job_fences_its_worker(catalogue: Catalogue) -> Non
     held = claim(catalogue)
     assert held is not None
     with catalogue.write() as connection:
-        jobs.cancel(connection, job, now())
+        orders.cancel(connection, job, "marie", now())
     with pytest.raises(Fenced):
         commit(catalogue, held)
     with catalogue.write() as connection, pytest.raises(SettingsError, match="cancelled"):
-        jobs.cancel(connection, job, now())
+        orders.cancel(connection, job, "marie", now())
 
 
 def test_an_unknown_job_says_where_to_look(catalogue: Catalogue) -> None:
     with catalogue.write() as connection, pytest.raises(Missing, match="jobs list"):
-        jobs.cancel(connection, "nope", now())
+        orders.cancel(connection, "nope", "marie", now())
 
 
 def test_a_late_image_opens_a_new_input_set_that_supersedes(catalogue: Catalogue) -> None:
@@ -229,9 +229,9 @@ def test_whatever_happens_there_is_at_most_one_result_set(
                 elif step == "error" and held:
                     jobs.put_back(connection, held[-1], "x", now(), counts=True)
                 elif step == "cancel":
-                    jobs.cancel(connection, job, now())
+                    orders.cancel(connection, job, "marie", now())
                 elif step == "retry":
-                    jobs.retry(connection, job, now())
+                    orders.retry(connection, job, "marie", now())
             except (Fenced, SettingsError):
                 pass
         elapsed += LATER if step == "die" else timedelta()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from appliance.catalogue import Catalogue, evidence, jobs, outbox, overview, routing
+from appliance.catalogue import Catalogue, evidence, orders, outbox, overview, routing
 from appliance.catalogue.connection import now
 from appliance.errors import SettingsError
 from appliance.routing import RouteDecision
@@ -67,4 +67,4 @@ def test_what_waits_of_a_blocked_study_is_not_sent_and_not_retried(catalogue: Ca
         assert outbox.counts(connection)["waiting"] == 0
         assert overview.job_record(connection, job)["state"] == "failed"
         with pytest.raises(SettingsError, match="2 patients"):
-            jobs.retry(connection, job, now())
+            orders.retry(connection, job, "marie", now())

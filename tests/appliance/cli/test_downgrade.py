@@ -12,6 +12,8 @@ from sqlalchemy import text
 from appliance.catalogue import Catalogue, open_catalogue, users
 from appliance.catalogue.connection import HEAD, now
 from appliance.catalogue.processes import beat
+from appliance.process import running
+from appliance.settings import load
 from tests.appliance.catalogue.rows import queued_job
 from tests.appliance.cli import test_commands
 from tests.appliance.cli.in_process import curie
@@ -52,7 +54,7 @@ def test_without_yes_it_says_what_would_be_lost(home: Path, catalogue: Catalogue
     assert catalogue.version() == HEAD
 
 
-def test_it_goes_back_and_the_next_start_forward_again(home: Path, catalogue: Catalogue) -> None:
+def test_it_goes_back(home: Path, catalogue: Catalogue) -> None:
     ran = curie("downgrade", "0008", "--yes", cwd=home)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == "rows that schema 0008 cannot hold: 1 of account; now install the version that knows it\n"
@@ -61,9 +63,41 @@ def test_it_goes_back_and_the_next_start_forward_again(home: Path, catalogue: Ca
         kind, detail = connection.execute(text("SELECT kind, detail FROM event ORDER BY seq DESC")).first() or ("", "")
     assert kind == "schema_downgraded"
     assert json.loads(detail).items() >= {"schema": "0008", "lost": {"account": 1}}.items()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["status", "jobs list", "studies list", "explain 1", "audit verify", "backup .", "models list", "downgrade 0007"],
+)
+def test_who_only_looks_leaves_an_older_schema_alone(home: Path, catalogue: Catalogue, words: str) -> None:
+    catalogue.move("0008")
+    ran = curie(*words.split(), cwd=home)
+    assert ran.returncode == 2
+    (line,) = ran.stderr.splitlines()
+    assert f"schema 0008, this version of curie knows {HEAD}: `curie up` brings it up to date" in line
+    assert catalogue.version() == "0008"
+    assert not list(home.glob("*.tar"))
+
+
+def test_the_doctor_says_which_schema_it_found(home: Path, catalogue: Catalogue) -> None:
+    catalogue.move("0008")
+    ran = curie("doctor", "--json", cwd=home)
+    (told,) = [one for one in json.loads(ran.stdout) if one["name"] == "catalogue"]
+    assert not told["ok"]
+    assert "schema 0008" in told["text"]
+    assert catalogue.version() == "0008"
+
+
+def test_a_process_brings_it_up_to_date_again(
+    home: Path, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("appliance.process.signal.signal", lambda *_: None)
+    monkeypatch.setattr("appliance.process.start_logging", lambda _: None)
+    catalogue.move("0008")
+    with running("delivery", load(home / "curie.toml")):
+        assert catalogue.version() == HEAD
     listed = json.loads(curie("jobs", "list", "--json", cwd=home).stdout)
     assert [one["state"] for one in listed] == ["queued"]
-    assert catalogue.version() == HEAD
 
 
 @pytest.mark.parametrize("schema", ["0042", "", "head", "base", "-1", "0008:0009"])

@@ -20,6 +20,7 @@ from appliance.settings import Settings
 from tests.appliance.catalogue.rows import PACKAGE, instance, queued_job, receive
 from tests.appliance.console.conftest import SERIES_OF_PHANTOM, Enter
 from tests.appliance.console.visits import on_record, said, send
+from workers.forgetting import forget
 
 RESULT_OF_REPLAY = [NewResult("2.25.8", "1.2", "2.25.9", "SEG", "replay.dcm", "cd" * 32, 1)]
 NASTY = '<script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -33,6 +34,7 @@ PATIENT = ("Phantom Head", "PH-1", "1867-11-07", "A1914", "ACC-12345")
 def test_a_finished_study_shows_its_way_results_and_passport(enter: Enter, finished: str) -> None:
     shown = said(enter().get("/studies/1.2.3"))
     assert [one for one in EXPECTED if one not in shown] == [], shown
+    assert re.search(r" to \d{4}-\d\d-\d\d \S+, attempt 1", shown), "the job goes on, its results are made"
 
 
 def test_a_replay_is_no_part_of_a_study_s_way(enter: Enter, catalogue: Catalogue, finished: str) -> None:
@@ -153,6 +155,19 @@ def test_nothing_is_told_that_could_not_be_put_on_record(
     assert "Phantom" not in answer.text
 
 
+def test_a_forgotten_study_looks_forgotten(
+    enter: Enter, finished: str, settings: Settings, catalogue: Catalogue
+) -> None:
+    forget(settings, catalogue, "1.2.3", "marie", "asked")
+    client = enter("operator")
+    sentence = f"{now():%Y-%m-%d} by marie"
+    assert f"Forgotten on {sentence}: images, results" in said(client.get("/studies/1.2.3"))
+    assert "○ forgotten" in said(client.get("/studies"))
+    assert f"the study was forgotten on {sentence}" in said(send(client, "/studies/1.2.3/identifiers"))
+    assert f"the study was forgotten on {sentence}" in said(client.get(f"/studies/1.2.3/jobs/{finished}/picture.png"))
+    assert ("study_forgotten", "marie", "1.2.3") in on_record(catalogue)
+
+
 def test_asking_for_what_retention_removed_says_so(enter: Enter, finished: str, settings: Settings) -> None:
     for file in settings.spool_dir.iterdir():
         file.unlink()
@@ -212,7 +227,8 @@ def test_an_operator_tries_a_failed_job_again(enter: Enter, catalogue: Catalogue
     assert send(client, f"/studies/1.2.3/jobs/{job}/retry").status_code == 303
     with catalogue.read() as connection:
         assert overview.job_record(connection, job)["state"] == "queued"
-    assert ("job_retried", "operator-anna", "1.2.3") in on_record(catalogue)
+    retried = [one for one in on_record(catalogue) if one[0] == "job_retried"]
+    assert retried == [("job_retried", "operator-anna", "1.2.3")]
 
 
 def test_the_picture_shows_the_segments_over_the_images(enter: Enter, finished: str) -> None:
