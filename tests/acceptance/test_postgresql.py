@@ -4,6 +4,7 @@ back, be it into SQLite."""
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from tests.postgresql import PostgreSQL
 from workers.auditing import Auditing
 
 pytestmark = pytest.mark.acceptance
+UID = "2.25.1914"
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +151,11 @@ def test_a_pulled_cable_is_noticed(filled: Catalogue, place: tuple[PostgreSQL, H
 
 
 def home_on(folder: Path, url: str) -> Path:
-    """Return the folder of an appliance whose catalogue is there."""
+    """Return a folder of the one appliance, whose catalogue is there."""
     assert curie("init", str(folder), cwd=folder.parent).returncode == 0
     file = folder / "curie.toml"
-    settings = file.read_text()
+    settings, count = re.subn(r'^uid = ".*"', f'uid = "{UID}"', file.read_text(), flags=re.MULTILINE)
+    assert count == 1
     assert "[catalogue]" not in settings.replace("#[catalogue]", "")
     file.write_text(f'{settings}\n[catalogue]\nurl = "{url}"\n')
     return folder
