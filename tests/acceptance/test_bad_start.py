@@ -115,4 +115,11 @@ def test_ctrl_c_ends_every_process_of_the_demo(tmp_path: Path) -> None:
     started = psutil.Process(demo.pid).children(recursive=True)
     os.kill(demo.pid, signal.SIGINT)
     assert demo.wait(timeout=60) == 130
-    assert [child for child in started if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+    wait_for("the end of all", lambda: not [one for one in started if alive(one)], 5)  # an engine looks twice a second
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
