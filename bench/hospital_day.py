@@ -75,6 +75,11 @@ class Planned:
         """Study Instance UID of what `instances` makes."""
         return datasets.own_uid(self.key, "study")
 
+    @property
+    def sop_instance_uids(self) -> list[str]:
+        """SOP Instance UIDs of what `instances` makes, in its order."""
+        return [datasets.own_uid(self.key, f"instance {image}") for image in range(self.kind.images)]
+
 
 def plan(kinds: Sequence[Kind], seconds: float) -> list[Planned]:
     """Return the studies in the order in which they come, at times drawn from a seed.
@@ -106,8 +111,7 @@ def instances(planned: Planned) -> list[Instance]:
         own[kind.region] = OTHER_REGION[kind.region]
     head, pictures = _template(kind)
     found = []
-    for image in range(kind.images):
-        uid = datasets.own_uid(key, f"instance {image}")
+    for image, uid in enumerate(planned.sop_instance_uids):
         one = own | {INSTANCE: uid, NUMBER: f"{image + 1:08d}", POSITION: f"{kind.slice_mm * image:+08.2f}"}
         pixels = pictures[image % len(pictures)].data.cast("B")[MARK_BYTES:]
         content = datasets.replaced(head, one) + datasets.mark(uid)

@@ -98,8 +98,8 @@ def counted(catalogue: Catalogue, pacs: Orthanc, studies: Sequence[Planned], tol
         jobs = connection.execute(select(job.c.id, job.c.study_instance_uid, job.c.package, job.c.state)).all()
         owners = dict(connection.execute(select(result.c.sop_instance_uid, result.c.job_id)).all())
         roles = dict(connection.execute(select(result.c.sop_instance_uid, result.c.role)).all())
-        images = connection.execute(select(func.count()).select_from(instance).where(instance.c.state == "current"))
-        received = int(images.scalar() or 0)
+        images = select(instance.c.sop_instance_uid).where(instance.c.state == "current")
+        received = list(connection.execute(images).scalars())
     there = [str(one["MainDicomTags"]["SOPInstanceUID"]) for one in pacs.get("/instances?expand")]
     reports = Counter(owners.get(uid, "") for uid in there if roles.get(uid, "SR") == "SR")
     sets = Counter[tuple[str, str]]()
@@ -107,7 +107,7 @@ def counted(catalogue: Catalogue, pacs: Orthanc, studies: Sequence[Planned], tol
         if one.state == "completed":
             sets[(one.study_instance_uid, one.package)] += reports[one.id]
     wanted = asked(studies)
-    sent = sum(one["images"] for one in told)
+    sent = {uid for one in studies for uid in one.sop_instance_uids}
     return {
         "studies": len(studies),
         "result_sets_wanted": len(wanted),
@@ -115,14 +115,16 @@ def counted(catalogue: Catalogue, pacs: Orthanc, studies: Sequence[Planned], tol
         "objects_in_pacs": len(there),
         "objects_of_ours": len(owners),
         "jobs": dict(Counter(one.state for one in jobs)),
-        "images_acknowledged": sent,
-        "images_in_catalogue": received,
-        "lost": len(wanted - {one for one, number in sets.items() if number}) + max(0, sent - received),
+        "images_acknowledged": sum(one["images"] for one in told),
+        "images_in_catalogue": len(received),
+        "lost": len(wanted - {one for one, number in sets.items() if number})
+        + len(owners.keys() - set(there))
+        + len(sent - set(received)),
         "duplicates": sum(number - 1 for number in sets.values() if number > 1)
         + len([one for one in sets if one not in wanted])
         + len([uid for uid in there if uid not in owners])
         + (len(there) - len(set(there)))
-        + max(0, received - sent),
+        + (len(received) - len(sent & set(received))),
     }
 
 
